@@ -1,0 +1,46 @@
+"""dsa110_contimg: the continuum pipeline of the DSA-110.
+
+Subband files come in at one end, a judged light curve leaves at the other, and a notebook shows every step between.
+
+>>> import dsa110_contimg as dc
+>>> vis = dc.open_group("data-samples/2026-01-26T05:00:00")  # doctest: +SKIP
+
+Importing this package is fast and imports neither CASA nor matplotlib; each name is fetched when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dsa110_contimg.io.caltable import open_caltable
+    from dsa110_contimg.io.fits import open_image
+    from dsa110_contimg.io.ms import open_ms
+    from dsa110_contimg.opening import open_group
+    from dsa110_contimg.opening import open_record as open
+    from dsa110_contimg.options import PipelineOptions
+    from dsa110_contimg.pipeline import GroupRun
+
+_WHERE = {
+    "GroupRun": ("pipeline", "GroupRun"),
+    "PipelineOptions": ("options", "PipelineOptions"),
+    "open": ("opening", "open_record"),
+    "open_caltable": ("io.caltable", "open_caltable"),
+    "open_group": ("opening", "open_group"),
+    "open_image": ("io.fits", "open_image"),
+    "open_ms": ("io.ms", "open_ms"),
+}
+
+__all__ = ["GroupRun", "PipelineOptions", "open", "open_caltable", "open_group", "open_image", "open_ms"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'dsa110_contimg' has no attribute {name!r}")
+    module, attribute = _WHERE[name]
+    return getattr(importlib.import_module(f"dsa110_contimg.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,245 @@
+"""The command line, thin: it reads the settings, calls one function, and shows what came of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from dsa110_contimg.exceptions import ContimgError
+from dsa110_contimg.settings import Settings, apply_process_environment, load_settings
+
+app = typer.Typer(
+    name="dsa110",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="""The continuum pipeline of the DSA-110: subband files in, images, fluxes and reports out.
+
+[bold]A first look[/bold]: [cyan]dsa110 demo[/cyan] simulates a night and processes it.
+[bold]Your data[/bold]: [cyan]dsa110 process /data/incoming[/cyan], then open reports/index.html.
+Where things go is shown, with the reason, by [cyan]dsa110 config[/cyan].""",
+)
+simulate_app = typer.Typer(no_args_is_help=True, help="Make files as the telescope would, with their truth.")
+app.add_typer(simulate_app, name="simulate")
+
+err = Console(stderr=True)
+out = Console()
+
+Json = Annotated[bool, typer.Option("--json", help="Print a JSON array instead of a table.")]
+
+
+def _settings(**overrides: Any) -> Settings:
+    settings = load_settings(**{name: value for name, value in overrides.items() if value is not None})
+    apply_process_environment(settings)
+    return settings
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=not err.is_terminal) as progress:
+        yield progress
+
+
+def _show(rows: list[dict[str, Any]], columns: dict[str, str], as_json: bool, title: str) -> None:
+    """Rows as JSON, or as a table of some columns with a format each."""
+    if as_json:
+        sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+        return
+    table = Table(title=f"{title} ({len(rows)})")
+    for name in columns:
+        table.add_column(name, justify="left" if columns[name] == "" else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*("" if row.get(n) is None else format(row[n], f) if f else str(row[n]) for n, f in columns.items()))
+    out.print(table)
+
+
+# ---- simulate -----------------------------------------------------------------------------------------------------
+
+
+@simulate_app.command("night")
+def simulate_night(
+    out_dir: Annotated[Path, typer.Option("--out", help="Directory for the files and the truth.")],
+    start: Annotated[str, typer.Option(help="UTC start of the first group, YYYY-MM-DDTHH:MM:SS.")],
+    dec: Annotated[float, typer.Option(help="Apparent pointing declination (deg).")] = 16.64,
+    groups: Annotated[int, typer.Option(min=1, help="Number of 309 s groups.")] = 6,
+    antennas: Annotated[int, typer.Option(min=2, max=96, help="Number of antennas.")] = 96,
+    seed: Annotated[int, typer.Option(help="Seed of noise, gains and unknown spectral indices.")] = 1,
+    noise: Annotated[bool, typer.Option(help="Thermal noise.")] = True,
+    gains: Annotated[bool, typer.Option(help="Antenna gains, bandpass and drift.")] = True,
+) -> None:
+    """Simulate a night: real catalogued sources drifting through the beam, written as UVH5 subband files."""
+    from dsa110_contimg.simulate.night import NightOptions
+    from dsa110_contimg.simulate.night import simulate_night as run
+
+    options = NightOptions(
+        start=start, n_groups=groups, n_antennas=antennas, dec_deg=dec, seed=seed, noise=noise, gains=gains
+    )
+    with _bars() as bars:
+        task = bars.add_task("simulating", total=None)
+        made = run(options, out_dir, progress=lambda done, total: bars.update(task, completed=done, total=total))
+    out.print(f"{groups} groups in {out_dir}; truth in {made.truth_path}")
+
+
+# ---- process ------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def process(
+    directory: Annotated[Path, typer.Argument(help="Directory of the subband files.")],
+    catalog: Annotated[
+        Path | None,
+        typer.Option(
+            help="Your own source list (CSV, FITS, VOTable: name, ra_deg, dec_deg, flux_jy[, spectral_index]) in place "
+            "of the packaged catalogue, for calibration and photometry."
+        ),
+    ] = None,
+    output_dir: Annotated[Path | None, typer.Option(help="Products (PIPELINE_OUTPUT_DIR).")] = None,
+    reports_dir: Annotated[Path | None, typer.Option(help="Reports (PIPELINE_REPORTS_DIR).")] = None,
+    state_dir: Annotated[Path | None, typer.Option(help="State database (PIPELINE_STATE_DIR).")] = None,
+    scratch_dir: Annotated[Path | None, typer.Option(help="Scratch (PIPELINE_SCRATCH_DIR).")] = None,
+) -> None:
+    """Process every complete group of a directory: images, fluxes, and a report for each.
+
+    Groups with a calibrator come first, then the oldest. What is done already is not done again.
+    """
+    settings = _settings(output_dir=output_dir, reports_dir=reports_dir, state_dir=state_dir, scratch_dir=scratch_dir)
+    if not _process(directory, settings, catalog):
+        raise typer.Exit(1)
+
+
+def _process(directory: Path, settings: Settings, catalog: Path | None) -> bool:
+    from dsa110_contimg.service.worker import process as run
+
+    with _bars() as bars:
+        tasks: dict[str, Any] = {}
+
+        def tell(group: str, done: int, total: int, cell: str) -> None:
+            if group not in tasks:
+                tasks[group] = bars.add_task(group, total=total)
+            bars.update(tasks[group], completed=done, total=total, description=f"{group} {cell}")
+
+        done = run(directory.absolute(), settings, settings.options, catalog and catalog.absolute(), tell)
+    table = Table(title="Groups")
+    for name in ("group", "calibrator", "status", "verdict", "report"):
+        table.add_column(name, overflow="fold")
+    for o in done.outcomes:
+        table.add_row(o.group_id, "yes" if o.is_calibrator else "", o.status, o.verdict, str(o.page))
+    out.print(table)
+    for problem in done.problems:
+        err.print(f"[red]error[/red] {problem}", soft_wrap=True, highlight=False)
+    for o in done.outcomes:
+        if o.error:
+            err.print(f"[red]error[/red] {o.group_id}, {o.error}", soft_wrap=True, highlight=False)
+    out.print(f"reports: {done.index}", soft_wrap=True)
+    return done.ok
+
+
+@app.command()
+def demo(
+    directory: Annotated[Path, typer.Option("--out", help="Directory for everything the demonstration makes.")] = Path("demo"),
+    antennas: Annotated[int, typer.Option(min=16, max=96)] = 48,
+) -> None:
+    """Simulate a night of six groups around a transit of 3C138, process it, and say where the reports are."""
+    from dsa110_contimg.simulate.night import demo_night_options, load_truth
+    from dsa110_contimg.simulate.night import simulate_night as run
+
+    raw = directory / "raw"
+    options = demo_night_options(seed=1, n_antennas=antennas)
+    if not (raw / "truth.json").is_file() or load_truth(raw).options != options:
+        with _bars() as bars:
+            task = bars.add_task("simulating a night", total=None)
+            run(options, raw, progress=lambda done, total: bars.update(task, completed=done, total=total))
+    settings = _settings(
+        output_dir=directory / "products",
+        reports_dir=directory / "reports",
+        state_dir=directory / "state",
+        scratch_dir=directory / "scratch",
+    )
+    ok = _process(raw, settings, None)
+    images(state_dir=settings.state_dir, as_json=False)
+    if not ok:
+        raise typer.Exit(1)
+
+
+# ---- lists --------------------------------------------------------------------------------------------------------
+
+State = Annotated[Path | None, typer.Option("--state-dir", help="State database (PIPELINE_STATE_DIR).")]
+Group = Annotated[str | None, typer.Option(help="Only this group.")]
+
+
+def _products(state_dir: Path | None) -> Any:
+    from dsa110_contimg.state.database import open_database
+    from dsa110_contimg.state.products import Products
+
+    return Products(open_database(_settings(state_dir=state_dir).state_dir, create=False))
+
+
+@app.command()
+def images(state_dir: State = None, group: Group = None, as_json: Json = False) -> None:
+    """List the images: path, group, beam, noise."""
+    rows = _products(state_dir).list_images(group)
+    for row in rows:
+        row["noise_mjy"] = row["noise_jy"] * 1e3
+    columns = {"group": "", "beam": "", "noise_mjy": ".3f", "path": ""}
+    _show([{k: v for k, v in row.items() if k != "noise_mjy"} for row in rows] if as_json else rows, columns, as_json, "Images")
+
+
+@app.command()
+def photometry(
+    state_dir: State = None,
+    group: Group = None,
+    source: Annotated[str | None, typer.Option(help="Only this source.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the fluxes: beam-corrected, in Jy at 1.4 GHz, with 1-sigma errors that include the calibration's."""
+    rows = _products(state_dir).list_photometry(source=source, group=group)
+    columns = {"source": "", "group": "", "mjd": ".5f", "flux_jy": ".4f", "flux_error_jy": ".4f", "ratio": ".3f"}
+    _show(rows, columns, as_json, "Photometry")
+
+
+@app.command()
+def caltables(
+    state_dir: State = None,
+    kind: Annotated[str | None, typer.Option(help="Only this kind: B, G or GP.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the calibration tables with their validity."""
+    from dsa110_contimg.state.database import open_database
+    from dsa110_contimg.state.registry import Registry
+
+    rows = Registry(open_database(_settings(state_dir=state_dir).state_dir, create=False)).list_tables(kind)
+    columns = {"kind": "", "group_id": "", "calibrator": "", "refant": "", "valid_from": ".4f", "valid_to": ".4f", "status": "", "median_snr": ".1f"}  # fmt: skip
+    _show(rows, columns, as_json, "Calibration tables")
+
+
+@app.command()
+def config(as_json: Json = False) -> None:
+    """Show every setting, its value and where it comes from."""
+    rows = [{k: str(v) if isinstance(v, Path) else v for k, v in item._asdict().items()} for item in _settings().explain()]
+    if as_json:
+        sys.stdout.write(json.dumps(rows, indent=1, default=str) + "\n")
+        return
+    _show(rows, {"name": "", "value": "", "origin": "", "help": ""}, False, "Settings")
+
+
+def main() -> None:
+    """Entry point: our errors become one paragraph and exit code 1."""
+    try:
+        app()
+    except ContimgError as error:
+        err.print(f"[red]error[/red] {error}", soft_wrap=True, highlight=False)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

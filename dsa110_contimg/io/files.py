@@ -1,0 +1,96 @@
+"""Products appear whole or not at all: written beside, fsynced, renamed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dsa110_contimg.exceptions import OutputError
+
+
+def make_directory(path: Path) -> Path:
+    """Create a directory (and parents).
+
+    Raises
+    ------
+    OutputError
+        It cannot be made or written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError("The output directory cannot be made", path=path, found=error, expected="a writable place") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise OutputError("The output directory is read-only", path=path, found="no permission to write", expected="a writable place")
+    return path
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path``; on success it is fsynced and takes the name, on failure it is removed.
+
+    Works for files and for directories (Measurement Sets, calibration tables), which are replaced whole.
+
+    Raises
+    ------
+    OutputError
+        The place cannot be written, or is full.
+    """
+    make_directory(path.parent)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    remove(partial)
+    try:
+        yield partial
+        if not partial.exists():
+            return
+        sync(partial)
+        if path.is_dir():
+            remove(path)
+        os.replace(partial, path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise OutputError("The product cannot be written", path=path, found=error, expected="room and permission") from error
+    finally:
+        remove(partial)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a directory tree, if there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """fsync a file, or every file and directory of a tree."""
+    if path.is_dir():
+        for child in path.iterdir():
+            sync(child)
+        sync_directory(path)
+        return
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def sync_directory(path: Path) -> None:
+    """fsync a directory, so that a rename in it lasts."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def fingerprint(path: Path) -> str:
+    """Hash of the content of a file or of a tree by names within it; lock files, which readers rewrite, are left out."""
+    digest = hashlib.sha256()
+    for item in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if item.is_file() and item.name != "table.lock":
+            digest.update(f"{item.relative_to(path.parent)}\0".encode())
+            digest.update(item.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,391 @@
+"""The narrative: what happens to a group. Reads like a methods section.
+
+A group is **converted** from 16 subband files to one Measurement Set, phased to the meridian at its middle; **flagged**;
+**calibrated**: the field's catalogue sources are predicted through the drifting beam, a group that a calibrator crosses
+is solved for bandpass and gains, any other takes those valid at its time, and each solves its own phases; the tables are
+**applied**; the Stokes I **image** is made and deconvolved; and every catalogued source is **measured** in it.
+
+Each step is kept as a checkpoint under a key made of what it depends on. A killed run resumes at the step it was in, a
+repeated run does nothing and says so.
+"""
+
+from __future__ import annotations
+
+import html
+import importlib.metadata
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from dsa110_contimg.exceptions import ContimgError, NoValidCalibrationError, StateError
+from dsa110_contimg.io import catalogs, files, measures, ms, uvh5
+from dsa110_contimg.io.caltable import open_caltable
+from dsa110_contimg.options import PipelineOptions
+from dsa110_contimg.records import CalTable, CalTableSet, FlagSummary, ImageProduct, MeasurementSet, Photometry, SubbandGroup
+from dsa110_contimg.science import calibrators, coordinates
+from dsa110_contimg.settings import Settings, load_settings
+from dsa110_contimg.stages import apply, calibrate, convert, flag, image, measure
+from dsa110_contimg.state.checkpoints import Checkpoints, checkpoint_key, code_version
+from dsa110_contimg.state.database import open_database
+from dsa110_contimg.state.products import Products
+from dsa110_contimg.state.queue import Queue
+from dsa110_contimg.state.registry import Registry
+
+STEPS = ("convert", "flag", "calibrate", "apply", "image", "measure")
+"""What happens to a group, in order. The cells of ``templates/group.ipynb`` are these."""
+
+SOLVED_ON_A_CALIBRATOR = ("B", "G")
+
+Progress = Callable[[str, int, int], None]
+"""Called with the step, and how much of it is done, of how much."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step made, and whether it had been made before."""
+
+    step: str
+    record: Any
+    resumed: bool
+    seconds: float
+
+    def _repr_html_(self) -> str:
+        how = "resumed from its checkpoint" if self.resumed else f"{self.seconds:.1f} s"
+        rows = "".join(
+            f"<tr><td style='text-align:left'>{html.escape(name)}</td><td style='text-align:left'>{html.escape(_short(value))}</td></tr>"
+            for name, value in _shown(self.record).items()
+        )
+        return f"<b>{self.step}</b>: {type(self.record).__name__}, {how}<table>{rows}</table>"
+
+
+def _shown(record: Any) -> dict[str, Any]:
+    body = {k: v for k, v in record.to_dict().items() if k != "record"}
+    nested = {k: v for k, v in body.items() if not (isinstance(v, dict) and "record" in v)}
+    return {k: v["path"] if isinstance(v, dict) and set(v) == {"path"} else v for k, v in nested.items()}
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        inner = [Path(v["path"]["path"]).name if isinstance(v, dict) and "path" in v else _short(v) for v in value]
+        return ", ".join(inner) or "none"
+    return str(value)
+
+
+@dataclass
+class GroupRun:
+    """One group on its way through the pipeline, resumable.
+
+    Parameters
+    ----------
+    group : SubbandGroup
+    settings, options
+    run_label : str
+        Empty for the pipeline's own run. A person's run has a label: its products go to a place of their own and never
+        become current.
+    catalog_path : Path, optional
+        A user's source list instead of the packaged catalogue, for field model and photometry.
+    progress : callable, optional
+    """
+
+    group: SubbandGroup
+    settings: Settings
+    options: PipelineOptions = field(default_factory=PipelineOptions)
+    run_label: str = ""
+    catalog_path: Path | None = None
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        self.database = open_database(self.settings.state_dir)
+        self.checkpoints, self.products = Checkpoints(self.database), Products(self.database)
+        self.registry = Registry(self.database)
+        self.records: dict[str, Any] = {}
+        self._tokens: dict[str, str] = {}
+
+    @classmethod
+    def open(
+        cls,
+        group_id: str,
+        *,
+        input_dir: str = "",
+        output_dir: str = "",
+        scratch_dir: str = "",
+        state_dir: str = "",
+        reports_dir: str = "",
+        catalog: str = "",
+        run_label: str = "",
+        options_json: str = "",
+    ) -> GroupRun:
+        """The run of a group from plain text, as the notebook's parameters give it; empty means the configured value.
+
+        Raises
+        ------
+        EmptyInputError, StateError
+            The group is neither in the queue nor in the input directory.
+        """
+        places = {"input_dir": input_dir, "output_dir": output_dir, "scratch_dir": scratch_dir, "state_dir": state_dir, "reports_dir": reports_dir}  # fmt: skip
+        settings = load_settings(**{name: Path(value) for name, value in places.items() if value})
+        queue = Queue(open_database(settings.state_dir))
+        try:
+            group = queue.group(group_id)
+        except StateError:
+            group = uvh5.find_group(settings.input_dir, group_id)
+        options = PipelineOptions.model_validate_json(options_json) if options_json else settings.options
+        return cls(group, settings, options, run_label, Path(catalog) if catalog else None)
+
+    # ---- where and what -------------------------------------------------------------------------------------------
+
+    @property
+    def group_id(self) -> str:
+        return self.group.group_id
+
+    @property
+    def products_dir(self) -> Path:
+        """Where this run's products go."""
+        base = self.settings.output_dir
+        return base / "runs" / self.run_label if self.run_label else base
+
+    @cached_property
+    def field_catalog(self) -> pd.DataFrame:
+        """All catalogue sources that may matter to this group: around the pointing track, brightest first."""
+        ra, dec = self._pointing
+        radius = self.options.calibrate.model_radius_deg + 1.5
+        source = catalogs.packaged_catalog() if self.catalog_path is None else catalogs.read_catalog(self.catalog_path)
+        middle = coordinates.circular_mean(ra)
+        least = min(self.options.calibrate.model_min_jy, self.options.measure.min_flux_jy)
+        return catalogs.within(source, float(np.degrees(middle)), float(np.degrees(dec.mean())), radius, least)
+
+    @cached_property
+    def _pointing(self) -> tuple[Any, Any]:
+        header = uvh5.read_header(self.group.files[0].path)
+        return coordinates.meridian_icrs(header.mjd, header.pointing_dec)
+
+    @cached_property
+    def transits(self) -> list[calibrators.Transit]:
+        """Calibrators that cross the meridian in this group, strongest first.
+
+        With a user's source list, its own bright sources are the calibrators.
+        """
+        candidates = catalogs.packaged_calibrators() if self.catalog_path is None else self.field_catalog
+        options = self.options.calibrate
+        return calibrators.transits(
+            candidates, *self._pointing, options.min_calibrator_jy, options.max_calibrator_offset_deg
+        )
+
+    @property
+    def is_calibrator(self) -> bool:
+        """Whether this group is solved for bandpass and gains."""
+        return bool(self.transits)
+
+    @property
+    def calibrator(self) -> str:
+        """Name of the calibrator, empty if none."""
+        return self.transits[0].name if self.transits else ""
+
+    # ---- steps ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> dict[str, Any]:
+        """All steps in order; the record of each by name."""
+        for name in STEPS:
+            self.step(name)
+        return self.records
+
+    def step(self, name: str) -> StepResult:
+        """Run a step, or take its result from the checkpoint if nothing that it depends on has changed.
+
+        Raises
+        ------
+        StateError
+            The steps before it have not run.
+        ContimgError
+            As the stage raises; nothing is recorded then.
+        """
+        key = self._key(name)
+        kept = self.checkpoints.get(key)
+        if kept is None:
+            begun = time.monotonic()
+            record = getattr(self, f"_{name}")()
+            seconds = time.monotonic() - begun
+            self.checkpoints.put(key, record, group_id=self.group_id, step=name, seconds=seconds, run_label=self.run_label)
+            kept = self.checkpoints.get(key)
+            if kept is None:
+                raise StateError(f"The step {name} left no product", found=record, expected="its files on disk")
+            result = StepResult(name, kept.record, resumed=False, seconds=seconds)
+        else:
+            result = StepResult(name, kept.record, resumed=True, seconds=kept.seconds)
+        self.records[name] = kept.record
+        # the next step depends on this very execution: a Measurement Set made anew must be flagged anew
+        self._tokens[name] = f"{key}@{kept.created_at.isoformat()}"
+        return result
+
+    def is_done(self) -> bool:
+        """Whether every step has a valid checkpoint; takes their results."""
+        try:
+            for name in STEPS:
+                if self.checkpoints.get(self._key(name)) is None:
+                    return False
+                self.step(name)
+        except NoValidCalibrationError:
+            return False
+        return True
+
+    def _key(self, name: str) -> str:
+        number = STEPS.index(name)
+        if number == 0:
+            inputs = [self.checkpoints.fingerprint(f.path for f in self.group.files)]
+        elif STEPS[number - 1] not in self._tokens:
+            raise StateError(f"The step {name} comes after {STEPS[number - 1]}, which has not run", found=list(self.records))
+        else:
+            inputs = [self._tokens[STEPS[number - 1]]]
+        if name in ("calibrate", "measure") and self.catalog_path is not None:
+            inputs.append(self.checkpoints.fingerprint([self.catalog_path]))
+        if name == "calibrate" and not self.is_calibrator:
+            inputs += [files.fingerprint(t.path) for t in self._valid_tables()]
+        options = getattr(self.options, "calibrate" if name == "apply" else name)
+        return checkpoint_key(
+            name, inputs=inputs, options_digest=options.digest(), code=code_version(), run_label=self.run_label
+        )
+
+    def _valid_tables(self) -> tuple[CalTable, ...]:
+        return self.registry.valid_tables(self.group.mjd_mid, SOLVED_ON_A_CALIBRATOR, run_label=self.run_label)
+
+    def _tell(self, name: str) -> Callable[[int, int], None]:
+        def report(done: int, total: int) -> None:
+            if self.progress is not None:
+                self.progress(name, done, total)
+
+        return report
+
+    def _convert(self) -> MeasurementSet:
+        record = convert.convert(self.group, self.options.convert, self.products_dir / "ms", self._tell("convert"))
+        self.products.record_measurement_set(record, run_label=self.run_label)
+        return record
+
+    def _flag(self) -> FlagSummary:
+        return flag.flag(self.records["convert"], self.options.flag, self._tell("flag"))
+
+    def _calibrate(self) -> CalTableSet:
+        record, options = self.records["convert"], self.options.calibrate
+        place = calibrate.Workplace(
+            files.make_directory(self.products_dir / "caltables"),
+            files.make_directory(self.settings.scratch_dir / "casa" / self.group_id),
+            self.settings.state_dir / "measures",
+        )
+        solved = () if self.is_calibrator else self._valid_tables()
+        calibrate.predict_field(record, self.field_catalog, options, self._tell("calibrate"))
+        if self.is_calibrator:
+            solved = calibrate.solve_calibrator(record, self.calibrator, options, place)
+        phases = calibrate.solve_phases(record, solved, options, place)
+        made = (*solved, phases) if self.is_calibrator else (phases,)
+        self.registry.register(made, run_label=self.run_label)
+        return CalTableSet((*solved, phases), float("nan"), solved=made)
+
+    def _apply(self) -> CalTableSet:
+        tables: CalTableSet = self.records["calibrate"]
+        work = files.make_directory(self.settings.scratch_dir / "casa" / self.group_id)
+        applied = apply.apply(
+            self.records["convert"], tables.tables, work, self.settings.state_dir / "measures", self._tell("apply")
+        )
+        return applied
+
+    def _image(self) -> ImageProduct:
+        scale = self.records["apply"].flux_scale_error
+        record = image.image(
+            self.records["convert"], self.options.image, self.products_dir / "images", flux_scale_error=scale, progress=self._tell("image")
+        )
+        self.products.record_image(record, run_label=self.run_label)
+        return record
+
+    def _measure(self) -> Photometry:
+        record = measure.measure(
+            self.records["image"], self.field_catalog, self.options.measure, self.products_dir / "photometry"
+        )
+        self.products.record_photometry(record, read_photometry(record), run_label=self.run_label)
+        return record
+
+    # ---- views ----------------------------------------------------------------------------------------------------
+
+    def raw(self) -> xr.Dataset:
+        """The Measurement Set's visibilities as recorded, phased and flagged, in raw units."""
+        return ms.open_ms(self._record("convert").path, "DATA")
+
+    def corrected(self) -> xr.Dataset:
+        """The calibrated visibilities and the field model (Jy)."""
+        self._record("apply")
+        return ms.open_ms(self._record("convert").path, "CORRECTED_DATA", model=True)
+
+    def caltable(self, kind: str) -> xr.Dataset:
+        """The solutions of a kind (B, G, GP) that this group was calibrated with."""
+        tables = {t.kind: t for t in self._record("calibrate").tables}
+        if kind not in tables:
+            raise StateError("No table of that kind was used", found=kind, expected=sorted(tables))
+        return open_caltable(tables[kind].path)
+
+    def photometry(self) -> pd.DataFrame:
+        """The forced fluxes of this group."""
+        return read_photometry(self._record("measure"))
+
+    def _record(self, step: str) -> Any:
+        if step not in self.records:
+            raise StateError(f"The step {step} has not run", found=list(self.records), expected=step)
+        return self.records[step]
+
+    def provenance(self) -> dict[str, str]:
+        """What a reader needs to make this again."""
+        packages = ("dsa110_contimg", "casatasks", "python-casacore", "ducc0", "radler", "astropy", "numpy")
+        return {
+            "group": self.group_id,
+            "subbands": f"{len(self.group.files)} of 16" + (f", missing {self.group.missing}" if self.group.missing else ""),
+            "first file": str(self.group.files[0].path),
+            "calibrator": self.calibrator or "none in this group",
+            "source catalogue": str(self.catalog_path or "packaged: PB2017, Taylor 2009, NVSS / 1.027, VLA; complete to 50 mJy"),
+            "run label": self.run_label or "(the pipeline's own)",
+            "options": ", ".join(f"{name} {getattr(self.options, name).digest()}" for name in PipelineOptions.model_fields),
+            "code": code_version(),
+            "earth orientation": measures.ut1_source(),
+            **{name: importlib.metadata.version(name) for name in packages},
+        }
+
+
+def read_photometry(record: Photometry) -> pd.DataFrame:
+    """The table of a photometry record."""
+    from astropy.table import Table
+
+    return Table.read(record.path, format="ascii.ecsv").to_pandas()
+
+
+def register(directory: Path, settings: Settings, options: PipelineOptions, catalog_path: Path | None = None) -> tuple[list[GroupRun], list[ContimgError]]:
+    """Find the groups of a directory and enter them into the queue.
+
+    Returns
+    -------
+    runs : calibrators' groups first, then the others; oldest first in each.
+    problems : files that cannot be used and groups with too few subbands, each with the reason.
+
+    Raises
+    ------
+    EmptyInputError
+        No subband files.
+    """
+    found = uvh5.discover(directory)
+    problems = list(found.problems)
+    queue = Queue(open_database(settings.state_dir))
+    runs = []
+    for group in found.groups:
+        try:
+            uvh5.require_complete(group, options.convert.min_subbands)
+        except ContimgError as error:
+            problems.append(error)
+            continue
+        run = GroupRun(group, settings, options, catalog_path=catalog_path)
+        queue.register(group, is_calibrator=run.is_calibrator)
+        runs.append(run)
+    return sorted(runs, key=lambda run: (not run.is_calibrator, run.group.mjd_first)), problems

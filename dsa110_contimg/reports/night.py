@@ -1,0 +1,134 @@
+"""A night from the state database: what its groups gave, what they are worth, and what failed."""
+
+from __future__ import annotations
+
+import html
+import importlib.metadata
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dsa110_contimg.reports.index import ReportRow
+from dsa110_contimg.reports.metrics import LEVELS, MARKS, Judged, Verdict, load_bounds
+from dsa110_contimg.settings import load_settings
+from dsa110_contimg.state.checkpoints import code_version
+from dsa110_contimg.state.database import open_database
+from dsa110_contimg.state.products import Products
+
+
+@dataclass(frozen=True)
+class Markup:
+    """HTML that a notebook shows as it is, with the plain text of the same."""
+
+    text: str
+    body: str
+
+    def _repr_html_(self) -> str:
+        return self.body
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class NightSummary:
+    """The rows of one night.
+
+    Attributes
+    ----------
+    night : YYYY-MM-DD, the folder the groups' reports are filed under.
+    reports : one a group, in time.
+    images, photometry : rows as `state.products.Products` lists them.
+    """
+
+    night: str
+    reports: tuple[ReportRow, ...]
+    images: list[dict[str, Any]]
+    photometry: list[dict[str, Any]]
+    state_dir: Path
+
+    @classmethod
+    def open(cls, night: str, *, state_dir: str = "", run_label: str = "") -> NightSummary:
+        """A night from plain text, as the notebook's parameters give it; empty means the configured value."""
+        settings = load_settings(**({"state_dir": Path(state_dir)} if state_dir else {}))
+        products = Products(open_database(settings.state_dir))
+        rows = [ReportRow.from_database(row) for row in products.list_reports(night, run_label=run_label)]
+        groups = {row.group_id: row for row in sorted(rows, key=lambda row: row.group_id) if row.kind == "group"}
+        return cls(
+            night=night,
+            reports=tuple(groups.values()),
+            images=[row for row in products.list_images(run_label=run_label) if row["group"] in groups],
+            photometry=[row for row in products.list_photometry(run_label=run_label) if row["group"] in groups],
+            state_dir=settings.state_dir,
+        )
+
+    def verdict(self) -> Verdict:
+        """The worst of the groups' verdicts, with the reason of each that is not good; unknown without groups."""
+        judged = tuple(_judged(row) for row in self.reports)
+        worst = max((row.verdict for row in self.reports), key=LEVELS.index, default="unknown")
+        # a group that failed makes the night bad; the night's own report did not fail
+        level = "bad" if worst == "failed" else worst
+        return Verdict(level, judged, load_bounds().date, {"n_groups": len(self.reports)})
+
+    def table(self) -> Markup:
+        """Groups with their verdicts and numbers, linked to their pages."""
+        heads = ("group (UTC)", "verdict", "noise (mJy/beam)", "over thermal", "flux ratio", "bright sources", "calibrator")
+        return _markup(heads, [_cells(row) for row in self.reports], "no groups")
+
+    def failures(self) -> Markup:
+        """Groups that failed: where, and why."""
+        failed = [row for row in self.reports if row.failed_step]
+        rows = [[_link(row), html.escape(row.failed_step), html.escape(row.error)] for row in failed]
+        return _markup(("group (UTC)", "failed step", "error"), rows, "Nothing failed.")
+
+    def provenance(self) -> dict[str, str]:
+        """What a reader needs to make this page again."""
+        return {
+            "night": self.night,
+            "groups": ", ".join(row.group_id for row in self.reports) or "none",
+            "state database": str(self.state_dir),
+            "bounds of": load_bounds().date,
+            "code": code_version(),
+            "dsa110_contimg": importlib.metadata.version("dsa110_contimg"),
+        }
+
+
+def _judged(row: ReportRow) -> Judged:
+    reasons = [str(reason) for reason in row.summary.get("reasons", [])]
+    why = f"failed at step {row.failed_step}: {row.error}" if row.verdict == "failed" else "; ".join(reasons)
+    return Judged(row.group_id, row.group_id, None, row.verdict, row.verdict, "within bounds", why)
+
+
+def _link(row: ReportRow) -> str:
+    return f'<a href="{html.escape(row.html_path.name)}">{html.escape(row.group_id[11:] or row.group_id)}</a>'
+
+
+def _cells(row: ReportRow) -> list[str]:
+    numbers = {name: _finite(row.summary.get(name)) for name in ("noise_jy", "thermal_noise_jy", "median_ratio")}
+    noise, thermal, ratio = numbers.values()
+    return [
+        _link(row),
+        f'<span class="chip {row.verdict}">{MARKS[row.verdict]} {row.verdict}</span>',
+        _number(noise * 1e3, 2),
+        _number(noise / thermal, 2),
+        _number(ratio, 3),
+        html.escape(str(row.summary.get("n_bright", "–"))),
+        html.escape(str(row.summary.get("calibrator", ""))),
+    ]
+
+
+def _finite(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
+
+
+def _markup(heads: tuple[str, ...], rows: list[list[str]], empty: str) -> Markup:
+    if not rows:
+        return Markup(empty, f"<p>{html.escape(empty)}</p>")
+    head = "".join(f"<th>{name}</th>" for name in heads)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>" for cells in rows)
+    return Markup(f"{len(rows)} rows", f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")

@@ -1,0 +1,1 @@
+"""Numbers and Datasets in, numbers and Datasets out: no files, no clock, no CASA, no environment."""

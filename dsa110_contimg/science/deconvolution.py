@@ -1,0 +1,142 @@
+"""Deconvolution: CLEAN by radler between griddings by ducc0, in one process.
+
+Stopping follows WSClean: each major cycle cleans down to a fraction of the peak, then the model is subtracted from the
+visibilities themselves; an automatic mask is made at one depth and cleaned to another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsa110_contimg.exceptions import ImagingError
+from dsa110_contimg.options import ImageOptions
+from dsa110_contimg.science.gridding import Gridder
+
+MAD_TO_SIGMA = 1.482602218505602
+_DIVERGED = 1.2
+"""A major cycle that leaves a residual peak above this times the one before has diverged."""
+
+
+@dataclass(frozen=True)
+class MajorCycle:
+    """State after a major cycle: what a progress callback is given.
+
+    Attributes
+    ----------
+    number, iterations : major cycles and minor iterations so far.
+    peak_jy, noise_jy : largest absolute value and robust rms of the residual (Jy/beam).
+    model_jy : total flux of the model (Jy).
+    """
+
+    number: int
+    iterations: int
+    peak_jy: float
+    noise_jy: float
+    model_jy: float
+
+
+@dataclass(frozen=True)
+class Deconvolution:
+    """Result of `clean`; images are ``[y, x]`` as in `gridding`.
+
+    Attributes
+    ----------
+    model : Jy/pixel.
+    residual : Jy/beam.
+    cycles : the history.
+    """
+
+    model: NDArray[np.float32]
+    residual: NDArray[np.float32]
+    cycles: tuple[MajorCycle, ...]
+
+
+def robust_rms(values: NDArray[np.floating]) -> float:
+    """1.4826 times the median absolute deviation from the median; of finite values."""
+    good = values[np.isfinite(values)]
+    return float(MAD_TO_SIGMA * np.median(np.abs(good - np.median(good))))
+
+
+def clean(
+    gridder: Gridder,
+    psf: NDArray[np.float32],
+    options: ImageOptions,
+    progress: Callable[[MajorCycle], None] | None = None,
+) -> Deconvolution:
+    """CLEAN the visibilities of a gridder.
+
+    Parameters
+    ----------
+    gridder : Gridder
+    psf : (n, n)
+        Its point spread function.
+    options : ImageOptions
+        ``max_iterations`` 0 returns the dirty image as the residual.
+    progress : callable, optional
+        Called after every major cycle.
+
+    Raises
+    ------
+    ImagingError
+        The residual grew, or is not finite.
+    """
+    observed = gridder.data.visibilities
+    residual = gridder.dirty(observed)
+    model = np.zeros_like(residual)
+    cycles = [_state(0, 0, residual, model)]
+    if options.max_iterations == 0:
+        return Deconvolution(model, residual, tuple(cycles))
+    radler = _radler(gridder, psf, residual, model, options)
+    more = True
+    while more:
+        more = radler.perform(cycles[-1].number)
+        # the model was changed in place; the residual must be too, for radler holds on to it
+        np.copyto(residual, gridder.dirty(observed - gridder.predict(model)))
+        cycles.append(_state(cycles[-1].number + 1, int(radler.iteration_number), residual, model))
+        if not cycles[-1].peak_jy < _DIVERGED * cycles[-2].peak_jy:
+            raise ImagingError(
+                f"Deconvolution diverged in major cycle {cycles[-1].number}",
+                found=f"residual peak {cycles[-1].peak_jy:.4g} Jy/beam after {cycles[-2].peak_jy:.4g}",
+                expected="a residual that falls: look for bad calibration or interference",
+            )
+        if progress is not None:
+            progress(cycles[-1])
+    return Deconvolution(model, residual, tuple(cycles))
+
+
+def _state(number: int, iterations: int, residual: NDArray[np.float32], model: NDArray[np.float32]) -> MajorCycle:
+    return MajorCycle(
+        number=number,
+        iterations=iterations,
+        peak_jy=float(np.abs(residual).max()),
+        noise_jy=robust_rms(residual),
+        model_jy=float(model.sum(dtype=np.float64)),
+    )
+
+
+def _radler(
+    gridder: Gridder,
+    psf: NDArray[np.float32],
+    residual: NDArray[np.float32],
+    model: NDArray[np.float32],
+    options: ImageOptions,
+):  # type: ignore[no-untyped-def]  # radler has no types
+    import radler
+
+    settings = radler.Settings()
+    settings.trimmed_image_width = settings.trimmed_image_height = gridder.n_pixels
+    settings.pixel_scale.x = settings.pixel_scale.y = gridder.cell_rad
+    settings.algorithm_type = radler.AlgorithmType.generic_clean
+    settings.use_sub_minor_optimization = True
+    settings.thread_count = options.threads
+    settings.minor_iteration_count = options.max_iterations
+    settings.major_iteration_count = options.max_major_cycles
+    settings.minor_loop_gain = options.minor_gain
+    settings.major_loop_gain = options.major_gain
+    settings.auto_threshold_sigma = options.threshold_sigma
+    settings.auto_mask_sigma = options.mask_sigma
+    return radler.Radler(settings, psf, residual, model, gridder.cell_rad)

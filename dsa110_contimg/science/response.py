@@ -1,0 +1,96 @@
+"""What an image saw: the weight that each pointing and frequency has in it, and the beam that follows.
+
+The table is small enough to be kept with the image, so that a flux measured later is divided by exactly the response
+of its image, for a source's own spectrum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dsa110_contimg import telescope
+from dsa110_contimg.science.averaging import ImagingData
+from dsa110_contimg.science.beam import drift_averaged
+
+BIN_HZ = 12.0e6
+"""Channels are summed in bins of about a subband: the beam's curvature within one is below 1e-5."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """Weights of pointings and frequencies in an image.
+
+    Attributes
+    ----------
+    pointing_ra, pointing_dec : (time,) rad, ICRS.
+    frequencies : (bin,) weighted mean frequency (Hz).
+    weights : (time, bin) sums of the imaging weights.
+    dish_diameter_m : float
+    """
+
+    pointing_ra: NDArray[np.float64]
+    pointing_dec: NDArray[np.float64]
+    frequencies: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    dish_diameter_m: float
+
+    @property
+    def mean_frequency_hz(self) -> float:
+        return float((self.weights.sum(axis=0) * self.frequencies).sum() / self.weights.sum())
+
+    def at(
+        self,
+        ra: ArrayLike,
+        dec: ArrayLike,
+        spectral_index: ArrayLike = 0.0,
+        reference_hz: float = telescope.REFERENCE_FREQUENCY_HZ,
+    ) -> NDArray[np.float64]:
+        """Apparent over true flux density at ``reference_hz`` of sources at (ra, dec) (rad, ICRS).
+
+        The mean over the image's weights of B(t, f) (f / f0)^alpha; smearing is not in it.
+        """
+        return drift_averaged(
+            ra,
+            dec,
+            self.pointing_ra,
+            self.pointing_dec,
+            self.frequencies,
+            self.weights,
+            spectral_index,
+            reference_hz,
+            self.dish_diameter_m,
+        )
+
+
+def image_response(data: ImagingData, weights: NDArray[np.float32]) -> Response:
+    """The response of an image made of ``data`` with imaging ``weights`` (sample,).
+
+    Pointings that are the same (a tracking telescope) are summed into one.
+    """
+    low = min(c.frequencies[0] for c in data.channels)
+    high = max(c.frequencies[-1] for c in data.channels)
+    n_bins = max(1, round((high - low) / BIN_HZ))
+    edges = np.linspace(low, high, n_bins + 1)[1:-1]
+    pointings, pointing_of = np.unique(
+        np.stack([data.track.pointing_ra, data.track.pointing_dec], axis=-1), axis=0, return_inverse=True
+    )
+    pointing_of = pointing_of.ravel()
+    total = np.zeros((len(pointings), n_bins))
+    moment = np.zeros(n_bins)
+    for index, channels in enumerate(data.channels):
+        n = len(channels.frequencies)
+        rows = np.flatnonzero(data.channels_index == index)
+        bin_of = np.searchsorted(edges, channels.frequencies)
+        # blocks of rows, so that memory stays bounded
+        for part in np.array_split(rows, max(1, len(rows) * n // 4_000_000)):
+            w = weights[data.offsets[part][:, None] + np.arange(n)].astype(np.float64)
+            by_bin = np.stack([w[:, bin_of == b].sum(axis=1) for b in range(n_bins)], axis=-1)
+            np.add.at(total, pointing_of[data.time_index[part]], by_bin)
+            moment += np.bincount(bin_of, w.sum(axis=0) * channels.frequencies, minlength=n_bins)
+    used = total.sum(axis=0)
+    seen = used > 0.0
+    frequencies = moment[seen] / used[seen]
+    return Response(pointings[:, 0], pointings[:, 1], frequencies, total[:, seen], data.track.dish_diameter_m)

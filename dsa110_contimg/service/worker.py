@@ -1,0 +1,162 @@
+"""The worker: a directory of subband files becomes reports, group by group.
+
+Calibrators' groups come first, because the others need their solutions; then the oldest. Each group is executed as a
+notebook of its own. A group that fails leaves its report, naming the failed step, and the next one goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsa110_contimg.exceptions import ContimgError
+from dsa110_contimg.io import files
+from dsa110_contimg.options import PipelineOptions
+from dsa110_contimg.pipeline import GroupRun, register
+from dsa110_contimg.reports import ReportProduct, ReportRow, run_template, template_path, write_index
+from dsa110_contimg.settings import Settings
+from dsa110_contimg.state.database import open_database
+from dsa110_contimg.state.products import Products, Report
+from dsa110_contimg.state.queue import Queue
+
+Tell = Callable[[str, int, int, str], None]
+"""Called with a group, how many cells of its notebook are done, of how many, and the cell."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one group.
+
+    Attributes
+    ----------
+    status : ``made``, ``nothing to do`` or ``failed``.
+    """
+
+    group_id: str
+    is_calibrator: bool
+    status: str
+    verdict: str
+    page: Path
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Processed:
+    """What `process` did: one outcome a group, and the input that could not be used."""
+
+    outcomes: tuple[Outcome, ...]
+    problems: tuple[ContimgError, ...]
+    index: Path
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed and no input was refused."""
+        return not self.problems and all(o.status != "failed" for o in self.outcomes)
+
+
+def process(
+    directory: Path,
+    settings: Settings,
+    options: PipelineOptions,
+    catalog_path: Path | None = None,
+    tell: Tell | None = None,
+) -> Processed:
+    """Process every complete group of a directory, and write the reports.
+
+    Parameters
+    ----------
+    directory : Path
+        Where the subband files are.
+    catalog_path : Path, optional
+        A user's source list (see `io.catalogs.read_catalog`).
+    tell : callable, optional
+
+    Raises
+    ------
+    EmptyInputError
+        No subband files.
+    CatalogError
+        The source list cannot be used.
+    OutputError
+        An output directory cannot be written; nothing has been touched then.
+    """
+    for place in (settings.output_dir, settings.scratch_dir, settings.state_dir, settings.reports_dir):
+        files.make_directory(place)
+    runs, problems = register(directory, settings, options, catalog_path)
+    queue = Queue(open_database(settings.state_dir))
+    queue.release_abandoned()
+    outcomes = [_group(run, queue, settings, tell) for run in runs]
+    nights = sorted({o.group_id[:10] for o in outcomes if o.status != "nothing to do"})
+    products = Products(queue.database)
+    for night in nights:
+        _night(night, settings, products)
+    index = settings.reports_dir / "index.html"
+    if nights or not index.is_file():
+        index = write_index(settings.reports_dir, [ReportRow.from_database(row) for row in products.list_reports()])
+    return Processed(tuple(sorted(outcomes, key=lambda o: o.group_id)), tuple(problems), index)
+
+
+def _group(run: GroupRun, queue: Queue, settings: Settings, tell: Tell | None) -> Outcome:
+    night = settings.reports_dir / run.group_id[:10]
+    page = night / f"{run.group_id}.html"
+    known = {row["group"]: row for row in run.products.list_reports(run.group_id[:10])}.get(run.group_id)
+    if page.is_file() and known is not None and known["verdict"] != "failed" and run.is_done():
+        return Outcome(run.group_id, run.is_calibrator, "nothing to do", known["verdict"], page)
+    queue.retry(run.group_id)
+    if queue.claim(run.group_id) is None:
+        return Outcome(run.group_id, run.is_calibrator, "failed", "unknown", page, "Another worker has this group.")
+
+    def progress(done: int, total: int, cell: str) -> None:
+        if tell is not None:
+            tell(run.group_id, done, total, cell)
+
+    product = run_template(
+        template_path("group"), night, parameters(run, settings), name=run.group_id, title=run.group_id, progress=progress
+    )
+    run.products.record_report(_report(product, "group", run.group_id[:10], run.group_id))
+    if product.status == "failed":
+        queue.fail(run.group_id, product.error)
+        error = f"step {product.failed_step}: {product.error}"
+        return Outcome(run.group_id, run.is_calibrator, "failed", product.verdict, product.html, error)
+    queue.complete(run.group_id)
+    return Outcome(run.group_id, run.is_calibrator, "made", product.verdict, product.html)
+
+
+def parameters(run: GroupRun, settings: Settings) -> dict[str, str]:
+    """The parameters of ``templates/group.ipynb`` that make this run."""
+    return {
+        "group_id": run.group_id,
+        "input_dir": str(run.group.files[0].path.parent),
+        "output_dir": str(settings.output_dir),
+        "scratch_dir": str(settings.scratch_dir),
+        "state_dir": str(settings.state_dir),
+        "reports_dir": str(settings.reports_dir),
+        "catalog": str(run.catalog_path or ""),
+        "run_label": run.run_label,
+        "options_json": run.options.model_dump_json(),
+    }
+
+
+def _night(night: str, settings: Settings, products: Products) -> ReportProduct:
+    values = {"night": night, "state_dir": str(settings.state_dir)}
+    product = run_template(
+        template_path("night"), settings.reports_dir / night, values, name="night", title=f"Night of {night}"
+    )
+    products.record_report(_report(product, "night", night, ""))
+    return product
+
+
+def _report(product: ReportProduct, kind: str, night: str, group_id: str) -> Report:
+    thumbnail = {} if product.thumbnail is None else {"thumbnail": str(product.thumbnail)}
+    return Report(
+        html_path=product.html,
+        notebook_path=product.notebook,
+        kind=kind,
+        night=night,
+        group_id=group_id,
+        verdict=product.verdict,
+        failed_step=product.failed_step,
+        error=product.error,
+        summary=product.summary | thumbnail,
+    )

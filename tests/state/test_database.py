@@ -1,0 +1,309 @@
+"""The database stays whole: under several processes, kills, damage, and versions other than ours."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import threading
+import time
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from dsa110_contimg.exceptions import OutputError, StateError
+from dsa110_contimg.records import CalTable, SubbandFile, SubbandGroup
+from dsa110_contimg.state import tables
+from dsa110_contimg.state.checkpoints import Checkpoints
+from dsa110_contimg.state.database import MIGRATIONS, Database, migrate, open_database, revisions, upsert
+from dsa110_contimg.state.queue import Queue
+from dsa110_contimg.state.registry import Registry
+
+N_FILES = 16
+
+
+@pytest.fixture(scope="module")
+def processes() -> multiprocessing.context.BaseContext:
+    """Processes forked from a clean one that has imported what the tests use: quick to start, no threads inherited."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["dsa110_contimg.state.queue", "dsa110_contimg.state.registry"])
+    return context
+
+
+def _fingerprint_row(name: str, size: int) -> dict[str, object]:
+    return {"path": name, "size_bytes": size, "mtime_ns": 0, "sha256": ""}
+
+
+def test_a_transaction_is_kept_whole_or_not_at_all(database: Database) -> None:
+    with pytest.raises(ZeroDivisionError), database.write() as connection:
+        upsert(connection, tables.file_fingerprints, _fingerprint_row("/a", 1))
+        raise ZeroDivisionError
+    with database.read() as connection:
+        assert connection.execute(sa.select(tables.file_fingerprints)).all() == []
+
+
+def test_upsert_inserts_once_and_then_replaces(database: Database) -> None:
+    for size in (1, 2):
+        with database.write() as connection:
+            upsert(connection, tables.file_fingerprints, _fingerprint_row("/a", size))
+    with database.read() as connection:
+        assert connection.execute(sa.select(tables.file_fingerprints.c.size_bytes)).all() == [(2,)]
+
+
+def test_a_reader_sees_one_state_while_another_writes(database: Database) -> None:
+    query = sa.select(sa.func.count()).select_from(tables.file_fingerprints)
+    with database.read() as reader:
+        assert reader.execute(query).scalar() == 0
+        with database.write() as writer:
+            upsert(writer, tables.file_fingerprints, _fingerprint_row("/a", 1))
+        assert reader.execute(query).scalar() == 0
+    with database.read() as reader:
+        assert reader.execute(query).scalar() == 1
+
+
+def test_writers_in_threads_wait_for_each_other(database: Database) -> None:
+    with database.write() as connection:
+        upsert(connection, tables.file_fingerprints, _fingerprint_row("/a", 0))
+
+    def add() -> None:
+        for _ in range(20):
+            with database.write() as connection:
+                size = connection.execute(sa.select(tables.file_fingerprints.c.size_bytes)).scalar()
+                upsert(connection, tables.file_fingerprints, _fingerprint_row("/a", size + 1))
+
+    threads = [threading.Thread(target=add) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with database.read() as connection:
+        assert connection.execute(sa.select(tables.file_fingerprints.c.size_bytes)).scalar() == 60
+
+
+def test_durability_settings_hold_on_every_connection(database: Database) -> None:
+    for _ in range(2):
+        with database.read() as connection:
+            pragmas = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "foreign_keys",
+                                                                                           "synchronous")]
+        assert pragmas == ["wal", 1, 2]
+
+
+def test_a_broken_reference_is_refused_in_words(database: Database) -> None:
+    row = {"path": "/a", "group_id": "nowhere", "subband": 1, "size_bytes": 1, "registered_at": tables.now()}
+    with pytest.raises(StateError, match="refers to one that is not"), database.write() as connection:
+        connection.execute(sa.insert(tables.subband_files).values(row))
+
+
+def test_no_database_is_made_for_a_command_that_only_lists(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match=r"no state database.*contimg\.sqlite3"):
+        open_database(tmp_path, create=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="file/state"):
+        open_database(tmp_path / "file" / "state")
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "contimg.sqlite3"
+    file.write_bytes(random.Random(1).randbytes(8192))
+    before = file.read_bytes()
+    with pytest.raises(StateError, match=r"damaged.*contimg\.sqlite3"):
+        open_database(tmp_path)
+    assert file.read_bytes() == before
+
+
+def test_a_truncated_database_is_refused(database: Database) -> None:
+    os.truncate(database.path, database.path.stat().st_size // 2)
+    with pytest.raises(StateError, match="damaged"):
+        open_database(database.path.parent)
+
+
+def test_damage_inside_is_found_by_the_check(database: Database) -> None:
+    with database.write() as connection:
+        for i in range(500):
+            upsert(connection, tables.file_fingerprints, _fingerprint_row(f"/file/number/{i}", i))
+    database.check()
+    with database.path.open("r+b") as stream:
+        stream.seek(-4096, os.SEEK_END)
+        stream.write(b"\xff" * 4096)
+    with pytest.raises(StateError, match="damaged"):
+        database.check()
+
+
+def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "contimg.sqlite3") as connection:
+        connection.execute("CREATE TABLE ms_index (path TEXT)")
+    connection.close()
+    with pytest.raises(StateError, match="another program"):
+        open_database(tmp_path)
+
+
+@pytest.fixture
+def next_release(tmp_path: Path) -> Path:
+    """The migrations of a version that has one more."""
+    folder = tmp_path / "next"
+    shutil.copytree(MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    head = revisions().get_current_head()
+    (folder / "9999_next.py").write_text(
+        f'import sqlalchemy as sa\nfrom alembic import op\nrevision = "9999"\ndown_revision = "{head}"\n'
+        "def upgrade():\n"
+        '    op.add_column("images", sa.Column("stokes", sa.Text(), nullable=False, server_default="I"))\n'
+    )
+    return folder
+
+
+def test_an_upgrade_keeps_the_data(database: Database, next_release: Path, make_caltable) -> None:
+    Registry(database).register([make_caltable("a.B")])
+    with database.write() as connection:
+        migrate(connection, revisions(next_release))
+    assert [row["kind"] for row in Registry(database).list_tables()] == ["B"]
+    with database.read() as connection:
+        assert "stokes" in {column["name"] for column in sa.inspect(connection).get_columns("images")}
+
+
+def test_every_older_schema_is_brought_to_the_newest(tmp_path: Path) -> None:
+    script = revisions()
+    for revision in script.walk_revisions():
+        older = tmp_path / revision.revision
+        shutil.copytree(MIGRATIONS, older / "migrations", ignore=shutil.ignore_patterns("__pycache__"))
+        for later in script.iterate_revisions("head", revision.revision):
+            (older / "migrations" / Path(later.path).name).unlink()
+        path = older / "contimg.sqlite3"
+        engine = sa.create_engine(f"sqlite:///{path}")
+        with engine.begin() as connection:
+            migrate(connection, revisions(older / "migrations"))
+        engine.dispose()
+        database = open_database(older)
+        database.check()
+        with database.read() as connection:
+            assert set(tables.metadata.tables) <= set(sa.inspect(connection).get_table_names())
+
+
+def test_a_database_of_a_newer_version_is_refused(database: Database, next_release: Path) -> None:
+    with database.write() as connection:
+        migrate(connection, revisions(next_release))
+    with pytest.raises(StateError, match=r"newer version.*contimg\.sqlite3.*9999"):
+        open_database(database.path.parent)
+
+
+def test_a_migration_that_fails_changes_nothing(database: Database, next_release: Path) -> None:
+    revision = next_release / "9999_next.py"
+    revision.write_text(revision.read_text() + '    op.execute("DELETE FROM nowhere")\n')
+    with pytest.raises(StateError), database.write() as connection:
+        migrate(connection, revisions(next_release))
+    reopened = open_database(database.path.parent)
+    with reopened.read() as connection:
+        assert "stokes" not in {column["name"] for column in sa.inspect(connection).get_columns("images")}
+
+
+def test_a_lost_table_is_noticed_on_opening(database: Database) -> None:
+    with database.write() as connection:
+        connection.exec_driver_sql("DROP TABLE checkpoints")
+    with pytest.raises(StateError, match=r"gone.*checkpoints"):
+        open_database(database.path.parent)
+
+
+def _open_together(directory: Path, start: Barrier) -> None:
+    start.wait()
+    database = open_database(directory)
+    with database.write() as connection:
+        upsert(connection, tables.file_fingerprints, _fingerprint_row(f"/{os.getpid()}", 1))
+
+
+def test_processes_that_start_at_once_share_one_migration(
+    processes: multiprocessing.context.BaseContext, tmp_path: Path
+) -> None:
+    start = processes.Barrier(4)
+    children = [processes.Process(target=_open_together, args=(tmp_path / "state", start)) for _ in range(4)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+    assert [child.exitcode for child in children] == [0, 0, 0, 0]
+    with open_database(tmp_path / "state").read() as connection:
+        assert connection.execute(sa.select(sa.func.count()).select_from(tables.file_fingerprints)).scalar() == 4
+
+
+def _write_for_ever(directory: Path, ready: multiprocessing.synchronize.Event) -> None:
+    """Change as the pipeline does: each transaction leaves every group with all its files and every set complete."""
+    database = open_database(directory)
+    queue, registry, checkpoints = Queue(database), Registry(database), Checkpoints(database)
+    ready.set()
+    for i in range(1_000_000):
+        group_id = f"{os.getpid()}-{i % 20}"
+        files = tuple(SubbandFile(Path(f"/{group_id}/{i}_{sb}"), sb, float(i), i) for sb in range(N_FILES))
+        group = SubbandGroup(group_id, float(i), 16.0, files)
+        queue.register(group)
+        if queue.claim(group_id) is not None:
+            queue.complete(group_id)
+        solved = [
+            CalTable(Path(f"/{group_id}.{k}"), k, group_id, 0, group_id, "1", float(i), i - 1.0, i + 1.0, 0.0, 9.0)
+            for k in ("B", "G")
+        ]
+        registry.register(solved)
+        checkpoints.put(group_id, group, group_id=group_id, step="convert", seconds=1.0)
+
+
+def _assert_whole(directory: Path) -> int:
+    """The invariants that hold after every transaction; returns the number of groups."""
+    database = open_database(directory)
+    database.check()
+    groups = Queue(database).list_groups()
+    assert {row["n_files"] for row in groups} <= {N_FILES}
+    solved = Registry(database).list_tables()
+    by_set: dict[str, set[float]] = {}
+    for row in solved:
+        by_set.setdefault(row["set_name"], set()).add(row["mjd"])
+    assert len(solved) == 2 * len(by_set)
+    assert all(len(times) == 1 for times in by_set.values()), "the tables of a set were replaced together"
+    for set_name in by_set:
+        assert Queue(database).group(set_name).missing == ()
+    return len(groups)
+
+
+def test_processes_killed_amid_writes_leave_the_database_whole(
+    processes: multiprocessing.context.BaseContext, tmp_path: Path
+) -> None:
+    draw = random.Random(20260125)
+    n_groups = 0
+    for _ in range(10):
+        ready = processes.Event()
+        child = processes.Process(target=_write_for_ever, args=(tmp_path, ready))
+        child.start()
+        assert ready.wait(60)
+        time.sleep(draw.uniform(0.02, 0.2))
+        os.kill(child.pid, signal.SIGKILL)
+        child.join(60)
+        assert child.exitcode == -signal.SIGKILL
+        found = _assert_whole(tmp_path)
+        assert found >= n_groups, "what was committed before the kill is still there"
+        n_groups = found
+    assert n_groups > 0
+
+
+def _open(directory: Path, ready: multiprocessing.synchronize.Event) -> None:
+    ready.set()
+    open_database(directory)
+
+
+def test_a_kill_amid_the_first_migration_does_not_matter(
+    processes: multiprocessing.context.BaseContext, tmp_path: Path
+) -> None:
+    draw = random.Random(3)
+    for i in range(5):
+        ready = processes.Event()
+        child = processes.Process(target=_open, args=(tmp_path / str(i), ready))
+        child.start()
+        assert ready.wait(60)
+        time.sleep(draw.uniform(0.0, 0.1))
+        os.kill(child.pid, signal.SIGKILL)
+        child.join(60)
+        assert _assert_whole(tmp_path / str(i)) == 0
