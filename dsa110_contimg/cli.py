@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -78,16 +79,29 @@ def simulate_night(
     gains: Annotated[bool, typer.Option(help="Antenna gains, bandpass and drift.")] = True,
 ) -> None:
     """Simulate a night: real catalogued sources drifting through the beam, written as UVH5 subband files."""
-    from dsa110_contimg.simulate.night import NightOptions
+    from dsa110_contimg.simulate.plan import NightOptions
+
+    try:
+        options = NightOptions(
+            start=start, n_groups=groups, n_antennas=antennas, dec_deg=dec, seed=seed, noise=noise, gains=gains
+        )
+    except ValidationError as error:
+        raise typer.BadParameter("; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())) from error
+    _simulate(options, out_dir)
+
+
+def _simulate(options: Any, out_dir: Path) -> None:
     from dsa110_contimg.simulate.night import simulate_night as run
 
-    options = NightOptions(
-        start=start, n_groups=groups, n_antennas=antennas, dec_deg=dec, seed=seed, noise=noise, gains=gains
-    )
     with _bars() as bars:
         task = bars.add_task("simulating", total=None)
-        made = run(options, out_dir, progress=lambda done, total: bars.update(task, completed=done, total=total))
-    out.print(f"{groups} groups in {out_dir}; truth in {made.truth_path}")
+
+        def progress(done: int, total: int, name: str) -> None:
+            bars.update(task, completed=done, total=total, description=f"simulating {name}")
+
+        made = run(options, out_dir, progress=progress)
+    how = "was there already" if made.resumed else "made"
+    out.print(f"{len(made.group_ids)} groups, {made.n_files} files in {out_dir} ({how}); truth in {made.truth_path}")
 
 
 # ---- process ------------------------------------------------------------------------------------------------------
@@ -150,15 +164,10 @@ def demo(
     antennas: Annotated[int, typer.Option(min=16, max=96)] = 48,
 ) -> None:
     """Simulate a night of six groups around a transit of 3C138, process it, and say where the reports are."""
-    from dsa110_contimg.simulate.night import demo_night_options, load_truth
-    from dsa110_contimg.simulate.night import simulate_night as run
+    from dsa110_contimg.simulate.plan import demo_night_options
 
     raw = directory / "raw"
-    options = demo_night_options(seed=1, n_antennas=antennas)
-    if not (raw / "truth.json").is_file() or load_truth(raw).options != options:
-        with _bars() as bars:
-            task = bars.add_task("simulating a night", total=None)
-            run(options, raw, progress=lambda done, total: bars.update(task, completed=done, total=total))
+    _simulate(demo_night_options(seed=1, n_antennas=antennas), raw)
     settings = _settings(
         output_dir=directory / "products",
         reports_dir=directory / "reports",

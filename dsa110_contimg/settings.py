@@ -108,8 +108,8 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - given by name; we have none
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (
             init_settings,
@@ -147,17 +147,22 @@ class Settings(BaseSettings):
         lines = []
         for name, field in type(self).model_fields.items():
             if name != "options":
-                lines.append(Explained(name, getattr(self, name), self._origin((name,)), field.description or ""))
+                lines.append(Explained(name, getattr(self, name), self.origin(name), field.description or ""))
         for stage in PipelineOptions.model_fields:
             model: BaseModel = getattr(self.options, stage)
             for name, field in type(model).model_fields.items():
                 where = ("options", stage, name)
                 lines.append(
-                    Explained(".".join(where), getattr(model, name), self._origin(where), field.description or "")
+                    Explained(".".join(where), getattr(model, name), self.origin(*where), field.description or "")
                 )
         return lines
 
-    def _origin(self, where: tuple[str, ...]) -> str:
+    def trace(self, origins: Mapping[tuple[str, ...], str]) -> None:
+        """Remember where values came from, in place of what was remembered of them before."""
+        self._origins.update(origins)
+
+    def origin(self, *where: str) -> str:
+        """Where a value came from, by its keys: ``origin("options", "image", "robust")``."""
         if where == ("options", "image", "threads") and where not in self._origins:
             return "threads"
         return self._origins.get(where, "default")
@@ -191,7 +196,7 @@ def load_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         raise _settings_error(error, layers) from error
     for values, origin in reversed(layers):
-        settings._origins.update({where: origin(where) for where in _leaves(values)})
+        settings.trace({where: origin(where) for where in _leaves(values)})
     _warn_of_separate_databases(settings)
     _warn_of_misspelt_variables()
     return settings
@@ -215,7 +220,7 @@ def apply_process_environment(settings: Settings) -> None:
 class _Source(PydanticBaseSettingsSource):
     """A source that gives all its values at once."""
 
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+    def get_field_value(self, _: Any, field_name: str) -> tuple[Any, str, bool]:
         return self().get(field_name), field_name, False
 
 
@@ -287,7 +292,7 @@ def _warn_of_separate_databases(settings: Settings) -> None:
     found = _separate_databases()
     if not found:
         return
-    if settings._origin(("state_dir",)) == "default":
+    if settings.origin("state_dir") == "default":
         raise SettingsError(
             "There is one state database, and the separate ones are set to different directories",
             found=", ".join(f"{name}={path}" for name, path in found.items()),
@@ -326,11 +331,11 @@ def _layers(given: dict[str, Any]) -> list[tuple[dict[str, Any], Any]]:
     toml = config_path()
     operators = {keys: name for name, keys in OPERATOR_VARIABLES.items()}
     return [
-        (given, lambda where: "command line"),
+        (given, lambda _: "command line"),
         (EnvSettingsSource(Settings)(), lambda where: f"environment {_variable(where)}"),
         (_OperatorVariables(Settings)(), lambda where: f"environment {operators[where]}"),
-        (_TomlFile(Settings)(), lambda where: str(toml)),
-        (_SeparateDatabases(Settings)(), lambda where: f"environment {', '.join(_separate_databases())}"),
+        (_TomlFile(Settings)(), lambda _: str(toml)),
+        (_SeparateDatabases(Settings)(), lambda _: f"environment {', '.join(_separate_databases())}"),
     ]
 
 

@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 
 from dsa110_contimg.exceptions import CorruptFileError, ExternalToolError, InputError, OutputError
+from dsa110_contimg.io import files
 from dsa110_contimg.io.measures import measures_directory
 
 HARMLESS_SEVERE: tuple[tuple[str, str], ...] = ()
@@ -108,14 +109,14 @@ def run_tasks(
     """
     if not tasks:
         return []
-    _make_workdir(workdir)
+    files.make_directory(workdir)
     _check_inputs(tasks)
     cache = measures_directory(measures_cache or _default_cache())
     rundir = Path(tempfile.mkdtemp(prefix=".casa-", dir=workdir.absolute()))
     partial = {final: _partial(final) for task in tasks if (final := task.product_path) is not None}
     try:
         for path in partial.values():
-            _remove(path)
+            files.remove(path)
         request = [{"name": t.name, "kwargs": _plain(t.kwargs, partial), "product": t.product} for t in tasks]
         (rundir / "request.json").write_text(json.dumps(request))
         (rundir / "casasiteconfig.py").write_text(_site_config(rundir, cache))
@@ -127,7 +128,7 @@ def run_tasks(
         return results
     finally:
         for path in partial.values():
-            _remove(path)
+            files.remove(path)
         _keep_log(rundir, tasks)
 
 
@@ -213,20 +214,6 @@ def _default_cache() -> Path:
     if directory.stat().st_uid != os.getuid():
         raise OutputError("The data directory for CASA belongs to someone else", path=directory)
     return directory
-
-
-def _make_workdir(workdir: Path) -> None:
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=workdir):
-            return
-    except OSError as error:
-        raise OutputError(
-            "The working directory for CASA cannot be written",
-            path=workdir,
-            found=error.strerror,
-            expected="a writable directory",
-        ) from error
 
 
 def _site_config(rundir: Path, measures: Path) -> str:
@@ -332,27 +319,18 @@ def _log_tail(rundir: Path) -> str:
 
 
 def _put_in_place(partial: Path, final: Path) -> None:
-    """Rename a finished product over an earlier one. Files reach the disk before the name does."""
-    files = [partial] if partial.is_file() else [p for p in partial.rglob("*") if p.is_file()]
-    for path in files:
-        with path.open("rb") as handle:
-            os.fsync(handle.fileno())
+    """Rename a finished product over an earlier one. Its content reaches the disk before its name does."""
+    files.sync(partial)
     if final.is_dir():
         # a directory cannot be renamed over another; the gap between the two renames has no product, never a half one
         old = final.with_name(f".{final.name}.old")
-        _remove(old)
+        files.remove(old)
         final.rename(old)
         partial.rename(final)
-        _remove(old)
+        files.remove(old)
     else:
         partial.rename(final)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    files.sync_directory(final.parent)
 
 
 def _keep_log(rundir: Path, tasks: Sequence[CasaTask]) -> None:

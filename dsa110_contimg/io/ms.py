@@ -90,10 +90,7 @@ def opened(path: Path, writable: bool = False) -> Iterator[table]:
 
 
 def create(path: Path, layout: Layout) -> None:
-    """Make a Measurement Set with all rows and metadata; DATA is zero and all is flagged until it is written.
-
-    A subband that never comes therefore stands as flagged data.
-    """
+    """Make a Measurement Set with all rows and metadata; every channel must then be written with `write_channels`."""
     from casacore import tables as ct
 
     if path.exists():

@@ -284,7 +284,7 @@ def discover(directory: Path, progress: Callable[[int, int], None] | None = None
 def group_files(
     found: Iterable[tuple[SubbandFile, float]],
 ) -> tuple[tuple[SubbandGroup, ...], tuple[ContimgError, ...]]:
-    """Group files whose first integrations lie within 30 s.
+    """Group files whose first integrations lie within 30 s of the earliest.
 
     Parameters
     ----------
@@ -298,7 +298,8 @@ def group_files(
     ordered = sorted(found, key=lambda item: (item[0].mjd_first, item[0].subband))
     groups: list[list[tuple[SubbandFile, float]]] = []
     for item in ordered:
-        if groups and (item[0].mjd_first - groups[-1][0][0].mjd_first) * 86400 <= GROUP_TOLERANCE_S:
+        # to the millisecond: an MJD holds a time to a microsecond, and 30 s must count as within 30 s
+        if groups and round((item[0].mjd_first - groups[-1][0][0].mjd_first) * 86400, 3) <= GROUP_TOLERANCE_S:
             groups[-1].append(item)
         else:
             groups.append([item])

@@ -1,12 +1,15 @@
 """papermill's engine with two things added: progress goes to a function, and the kernel is this interpreter.
 
-Jupyter looks for kernels in the user's folders first, where a ``python3`` of another environment may stand. And papermill
-keeps its notebook to itself when a kernel dies; here it stays in reach.
+Jupyter looks for kernels in the user's folders first, where a ``python3`` of another environment may stand, and IPython
+runs what it finds in the user's profile: a report must not depend on either, and nothing is written there. The kernel
+talks through sockets in a private folder, where its own log stands too. papermill keeps its notebook to itself when a
+kernel dies; here it stays in reach.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ipykernel.kernelspec import RESOURCES, get_kernel_dict
@@ -14,18 +17,31 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbformat import NotebookNode
 from papermill.engines import NBClientEngine, NotebookExecutionManager
-from traitlets import default
+from traitlets import Unicode, default
+from traitlets.config import Config
 
 NAME = "dsa110"
 
 
 class Run:
-    """One execution: where it is, and the notebook as far as it got."""
+    """One execution: where it is, and the notebook as far as it got.
 
-    def __init__(self, progress: Callable[[int, int, str], None] | None = None) -> None:
+    Parameters
+    ----------
+    folder : private folder of the kernel, to be deleted afterwards.
+    progress : called before each cell
+    """
+
+    def __init__(self, folder: Path, progress: Callable[[int, int, str], None] | None = None) -> None:
+        self.folder = folder
         self.progress = progress
         self.notebook: NotebookNode = NotebookNode()
         self.current = ""
+
+    @property
+    def log(self) -> Path:
+        """What the kernel process itself printed."""
+        return self.folder / "kernel.log"
 
     def cell_starts(self, cell: NotebookNode, index: int) -> None:
         """Remember the cell, and tell who wants to know."""
@@ -44,11 +60,18 @@ class OwnKernelSpecs(KernelSpecManager):  # type: ignore[misc]
 
 
 class OwnKernelManager(AsyncKernelManager):
-    """Starts that kernel."""
+    """Starts that kernel, its own messages going to a file."""
+
+    log_path = Unicode().tag(config=True)
 
     @default("kernel_spec_manager")
     def _own_specs(self) -> OwnKernelSpecs:
         return OwnKernelSpecs(parent=self)
+
+    async def start_kernel(self, **options: Any) -> None:
+        """Start it."""
+        with Path(self.log_path).open("ab") as log:
+            await super().start_kernel(stdout=log, stderr=log, **options)
 
 
 class OwnKernelEngine(NBClientEngine):  # type: ignore[misc]
@@ -56,7 +79,7 @@ class OwnKernelEngine(NBClientEngine):  # type: ignore[misc]
 
     @classmethod
     def execute_managed_notebook(
-        cls, nb_man: NotebookExecutionManager, kernel_name: str, run: Run | None = None, **kwargs: Any
+        cls, nb_man: NotebookExecutionManager, kernel_name: str, *, run: Run, **options: Any
     ) -> Any:
         """Run the cells.
 
@@ -66,15 +89,22 @@ class OwnKernelEngine(NBClientEngine):  # type: ignore[misc]
         kernel_name : handed on; there is only one kernel
         run : told of every cell
         """
-        if run is not None:
-            run.notebook = nb_man.nb
-            starts = nb_man.cell_start
+        run.notebook = nb_man.nb
+        starts = nb_man.cell_start
 
-            def cell_start(cell: NotebookNode, cell_index: int | None = None, **more: Any) -> None:
-                run.cell_starts(cell, cell_index or 0)
-                starts(cell, cell_index, **more)
+        def cell_start(cell: NotebookNode, cell_index: int | None = None, **more: Any) -> None:
+            run.cell_starts(cell, cell_index or 0)
+            starts(cell, cell_index, **more)
 
-            nb_man.cell_start = cell_start
+        nb_man.cell_start = cell_start
+        profile = run.folder / "ipython"
+        profile.mkdir()
+        connection = {"transport": "ipc", "connection_file": str(run.folder / "kernel.json")}
         return super().execute_managed_notebook(
-            nb_man, kernel_name, kernel_manager_class=OwnKernelManager, **kwargs
+            nb_man,
+            kernel_name,
+            kernel_manager_class=OwnKernelManager,
+            config=Config({"OwnKernelManager": {"log_path": str(run.log), **connection}}),
+            extra_arguments=[f"--ipython-dir={profile}"],
+            **options,
         )

@@ -106,7 +106,7 @@ class Verdict:
         """One phrase for each number that is not good, the worst first."""
         wrong = [item for item in self.judged if item.level != "good"]
         wrong.sort(key=lambda item: -LEVELS.index(item.level))
-        return tuple(f"{item.label} {item.text} (good: {item.good})" for item in wrong)
+        return tuple(f"{item.label} {item.text}" + (f" (good: {item.good})" if item.good else "") for item in wrong)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it; a missing number is null."""
@@ -132,7 +132,7 @@ class Verdict:
             f"<td>{html.escape(item.why)}</td></tr>"
             for item in self.judged
         )
-        head = "".join(f"<th>{name}</th>" for name in ("number", "value", "good", "verdict", "why this bound"))
+        head = "".join(f"<th>{name}</th>" for name in ("", "value", "good", "verdict", "why"))
         return f'<table class="verdict"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
 
 

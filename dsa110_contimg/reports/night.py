@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import html
-import importlib.metadata
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dsa110_contimg import views
 from dsa110_contimg.reports.index import ReportRow
 from dsa110_contimg.reports.metrics import LEVELS, MARKS, Judged, Verdict, load_bounds
 from dsa110_contimg.settings import load_settings
 from dsa110_contimg.state.checkpoints import code_version
 from dsa110_contimg.state.database import open_database
 from dsa110_contimg.state.products import Products
-
-
-@dataclass(frozen=True)
-class Markup:
-    """HTML that a notebook shows as it is, with the plain text of the same."""
-
-    text: str
-    body: str
-
-    def _repr_html_(self) -> str:
-        return self.body
-
-    def __repr__(self) -> str:
-        return self.text
 
 
 @dataclass(frozen=True)
@@ -71,16 +57,16 @@ class NightSummary:
         level = "bad" if worst == "failed" else worst
         return Verdict(level, judged, load_bounds().date, {"n_groups": len(self.reports)})
 
-    def table(self) -> Markup:
+    def table(self) -> views.Markup:
         """Groups with their verdicts and numbers, linked to their pages."""
         heads = ("group (UTC)", "verdict", "noise (mJy/beam)", "over thermal", "flux ratio", "bright sources", "calibrator")
-        return _markup(heads, [_cells(row) for row in self.reports], "no groups")
+        return views.table(heads, [_cells(row) for row in self.reports], "no groups")
 
-    def failures(self) -> Markup:
+    def failures(self) -> views.Markup:
         """Groups that failed: where, and why."""
         failed = [row for row in self.reports if row.failed_step]
         rows = [[_link(row), html.escape(row.failed_step), html.escape(row.error)] for row in failed]
-        return _markup(("group (UTC)", "failed step", "error"), rows, "Nothing failed.")
+        return views.table(("group (UTC)", "failed step", "error"), rows, "Nothing failed.")
 
     def provenance(self) -> dict[str, str]:
         """What a reader needs to make this page again."""
@@ -90,14 +76,15 @@ class NightSummary:
             "state database": str(self.state_dir),
             "bounds of": load_bounds().date,
             "code": code_version(),
-            "dsa110_contimg": importlib.metadata.version("dsa110_contimg"),
         }
 
 
 def _judged(row: ReportRow) -> Judged:
+    """One group as a line of the night's verdict."""
     reasons = [str(reason) for reason in row.summary.get("reasons", [])]
-    why = f"failed at step {row.failed_step}: {row.error}" if row.verdict == "failed" else "; ".join(reasons)
-    return Judged(row.group_id, row.group_id, None, row.verdict, row.verdict, "within bounds", why)
+    text = f"failed at step {row.failed_step}" if row.verdict == "failed" else row.verdict
+    why = row.error if row.verdict == "failed" else "; ".join(reasons)
+    return Judged(row.group_id, row.group_id, None, text, row.verdict, "", why)
 
 
 def _link(row: ReportRow) -> str:
@@ -124,11 +111,3 @@ def _finite(value: object) -> float:
 
 def _number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else "–"
-
-
-def _markup(heads: tuple[str, ...], rows: list[list[str]], empty: str) -> Markup:
-    if not rows:
-        return Markup(empty, f"<p>{html.escape(empty)}</p>")
-    head = "".join(f"<th>{name}</th>" for name in heads)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>" for cells in rows)
-    return Markup(f"{len(rows)} rows", f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")

@@ -10,8 +10,11 @@ the notebook alone, so that it can be made again.
 
 from __future__ import annotations
 
+import base64
 import html
+import io
 import re
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -19,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsa110_contimg import views
-from dsa110_contimg.exceptions import ContimgError, InputError
+from dsa110_contimg.exceptions import ContimgError, ExternalToolError, InputError
 from dsa110_contimg.io.files import beside, make_directory
 from dsa110_contimg.records import ImageProduct
 from dsa110_contimg.reports.metrics import MARKS, VERDICT_MIME, Verdict
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 ERROR_TAG = "papermill-error-cell-tag"
 """papermill removes cells with this tag when a notebook is run again; our own failure notice carries it too."""
+
+_LARGE_PICTURE = 400_000
 
 Progress = Callable[[int, int, str], None]
 """Called before each cell: cells done, cells in all, name of the cell (its id)."""
@@ -135,6 +140,8 @@ def run_template(
         The template is not a notebook, or does not know a parameter.
     OutputError
         The directory cannot be written.
+    ExternalToolError
+        The notebook's kernel does not start.
     """
     known = template_parameters(template)
     unknown = sorted(set(parameters) - set(known))
@@ -193,31 +200,60 @@ def _execute(
 ) -> tuple[NotebookNode, list[Failure]]:
     """Run the cells; the executed notebook comes back even if a cell, or the kernel, failed."""
     import papermill
-    from nbclient.exceptions import CellControlSignal, DeadKernelError
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.engines import papermill_engines
 
     from dsa110_contimg.reports import engine  # needs papermill, which takes a second to import
 
-    run = engine.Run(progress)
     papermill_engines.register(engine.NAME, engine.OwnKernelEngine)
     stop = ""
-    try:
-        papermill.execute_notebook(
-            template, None, parameters=parameters, engine_name=engine.NAME, kernel_name="python3", language="python",
-            progress_bar=False, log_output=False, run=run, execution_timeout=int(timeout_s),
-        )  # fmt: skip
-    except papermill.PapermillExecutionError:
-        pass  # the notebook's own error outputs, read below, say more
-    except DeadKernelError:
-        stop = "The kernel died: out of memory, or killed from outside."
-    except CellControlSignal as error:
-        stop = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    with tempfile.TemporaryDirectory(prefix="dsa110-kernel-") as folder:
+        run = engine.Run(Path(folder), progress)
+        try:
+            papermill.execute_notebook(
+                template, None, parameters=parameters, engine_name=engine.NAME, kernel_name="python3",
+                language="python", progress_bar=False, log_output=False, run=run, execution_timeout=int(timeout_s),
+            )  # fmt: skip
+        except papermill.PapermillExecutionError:
+            pass  # the notebook's own error outputs, read below, say more
+        except DeadKernelError:
+            last = _last_line(run.log) or "none"
+            stop = f"The kernel died: out of memory, or killed from outside. Its last words: {last}"
+        except RuntimeError as error:
+            if run.current:
+                raise
+            raise ExternalToolError(
+                "The notebook's kernel did not start", found=_last_line(run.log) or error, expected="a running ipykernel"
+            ) from error
+        except CellTimeoutError:
+            stop = f"The step took longer than {timeout_s:g} s and was stopped."
     notebook = run.notebook
     notebook.cells = [cell for cell in notebook.cells if ERROR_TAG not in cell.metadata.get("tags", [])]
+    _compress_pictures(notebook)
     failures = _failures(notebook)
     if stop:
         failures.append(Failure(run.current, stop, is_view=False))
     return notebook, failures
+
+
+def _compress_pictures(notebook: NotebookNode) -> None:
+    """Large PNG outputs with 256 colours: an image of noise is four times smaller, and the eye sees no difference."""
+    from PIL import Image as Bitmap
+
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            encoded = output.get("data", {}).get("image/png", "")
+            if len(encoded) > _LARGE_PICTURE:
+                buffer = io.BytesIO()
+                with Bitmap.open(io.BytesIO(base64.b64decode(encoded))) as picture:
+                    palette = picture.convert("RGB").quantize(256, dither=Bitmap.Dither.NONE)
+                palette.save(buffer, "PNG", optimize=True)
+                output["data"]["image/png"] = base64.b64encode(buffer.getvalue()).decode()
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
+    return lines[-1] if lines else ""
 
 
 def _failures(notebook: NotebookNode) -> list[Failure]:
@@ -273,7 +309,7 @@ def page(notebook: NotebookNode, product: ReportProduct, verdict: Verdict | None
 
     data = files("dsa110_contimg") / "data"
     shown = nbformat.from_dict(notebook)
-    shown.cells = [cell for cell in shown.cells if ERROR_TAG not in cell.metadata.get("tags", [])]
+    shown.cells = _reached(shown, product)
     exporter = HTMLExporter(raw_template=(data / "report.html.j2").read_text(encoding="utf-8"))
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     resources = {
@@ -290,6 +326,16 @@ def page(notebook: NotebookNode, product: ReportProduct, verdict: Verdict | None
     }
     body, _ = exporter.from_notebook_node(shown, resources=resources)
     return str(body)
+
+
+def _reached(notebook: NotebookNode, product: ReportProduct) -> list[NotebookNode]:
+    """The cells up to the one that failed: prose without its figure would only promise. All, if none did."""
+    cells = [cell for cell in notebook.cells if ERROR_TAG not in cell.metadata.get("tags", [])]
+    if product.status == "failed":
+        names = [cell.get("id", "").removeprefix("step-") for cell in cells]
+        if product.failed_step in names:
+            return cells[: names.index(product.failed_step) + 1]
+    return cells
 
 
 def _headings(notebook: NotebookNode) -> list[tuple[str, str]]:

@@ -132,11 +132,21 @@ def averaging_factor(
 
 
 @njit(parallel=True, cache=True)
-def _average(vis, flag, weight, factor, start, lane_bounds, out_vis, out_weight, channel_weight):
+def _average(
+    vis: NDArray[np.complex64],
+    flag: NDArray[np.bool_],
+    weight: NDArray[np.float32],
+    factor: NDArray[np.int64],
+    start: NDArray[np.int64],
+    lane_bounds: NDArray[np.int64],
+    out_vis: NDArray[np.complex64],
+    out_weight: NDArray[np.float32],
+    channel_weight: NDArray[np.float64],
+) -> tuple[int, int]:
     """Stokes I of the parallel hands, averaged; returns how many samples were used, and how many were not finite.
 
-    ``vis``, ``flag``, ``weight`` are (row, channel, hand); row r goes to ``out[start[r]:]``; ``channel_weight``
-    (lane, factor, channel) gathers the weights of the native channels by averaging factor.
+    ``vis``, ``flag``, ``weight`` are (row, channel, hand); row r goes to ``out[start[r]:]``, or nowhere where its
+    factor is 0; ``channel_weight`` (lane, factor, channel) gathers the weights of the native channels by factor.
     """
     n_channel, n_hand = vis.shape[1], vis.shape[2]
     used = np.zeros(len(lane_bounds) - 1, np.int64)
@@ -144,6 +154,8 @@ def _average(vis, flag, weight, factor, start, lane_bounds, out_vis, out_weight,
     for lane in prange(len(lane_bounds) - 1):
         for row in range(lane_bounds[lane], lane_bounds[lane + 1]):
             n = factor[row]
+            if n == 0:
+                continue
             for out in range(n_channel // n):
                 total, norm = 0j, 0.0
                 for channel in range(out * n, out * n + n):
@@ -175,7 +187,8 @@ def from_dataset(dataset: xr.Dataset, loss: float, radius_rad: float) -> Imaging
     Parameters
     ----------
     dataset : Visibilities view
-        May be lazy: it is read a part at a time. Times without a baseline are flagged there and have UVW of NaN.
+        May be lazy: it is read a part at a time. Autocorrelations are left out. Where data are not rectangular, the
+        baselines that a time lacks are flagged there (their UVW may be NaN).
     loss, radius_rad : float
         Budget of `averaging_factor`.
 
@@ -192,13 +205,15 @@ def from_dataset(dataset: xr.Dataset, loss: float, radius_rad: float) -> Imaging
     uvw = np.nan_to_num(uvw.reshape(-1, 3))
     factor = averaging_factor(np.hypot(uvw[:, 0], uvw[:, 1]), loss, radius_rad, width, len(frequencies))
     offsets = np.concatenate([[0], np.cumsum(len(frequencies) // factor)])
+    names = dataset["baseline_antenna1_name"].to_numpy(), dataset["baseline_antenna2_name"].to_numpy()
+    used_factor = np.where(np.tile(names[0] != names[1], n_time), factor, 0)
     visibilities = np.zeros(offsets[-1], np.complex64)
     weights = np.zeros(offsets[-1], np.float32)
     channel_weight = np.zeros((_LANES, MAX_FACTOR + 1, len(frequencies)))
     used = bad = 0
     for rows, part in _parts(dataset, hands, n_time, n_baseline):
         bounds = np.linspace(0, rows.stop - rows.start, _LANES + 1).astype(np.int64)
-        counts = _average(*part, factor[rows], offsets[rows], bounds, visibilities, weights, channel_weight)
+        counts = _average(*part, used_factor[rows], offsets[rows], bounds, visibilities, weights, channel_weight)
         used, bad = used + int(counts[0]), bad + int(counts[1])
     if bad:
         raise ImagingError("Unflagged visibilities are not finite", found=f"{bad} of them", expected="none")
@@ -275,7 +290,7 @@ def _parallel_hands(dataset: xr.Dataset) -> list[int]:
 def _parts(
     dataset: xr.Dataset, hands: list[int], n_time: int, n_baseline: int
 ) -> Iterator[tuple[slice, tuple[NDArray[np.complex64], NDArray[np.bool_], NDArray[np.float32]]]]:
-    """The rows, a bounded number of times at a time: (slice of rows, (visibility, flag, weight) (row, channel, hand))."""
+    """The rows, a bounded number of times at a time: slice of rows, (visibility, flag, weight) (row, channel, hand)."""
     data = [dataset[name] for name in ("VISIBILITY", "FLAG", "WEIGHT")]
     step = max(1, int(_CHUNK_BYTES // max(1, data[0].nbytes // n_time)))
     for begin in range(0, n_time, step):

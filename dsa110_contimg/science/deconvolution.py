@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,7 +125,7 @@ def _radler(
     residual: NDArray[np.float32],
     model: NDArray[np.float32],
     options: ImageOptions,
-):  # type: ignore[no-untyped-def]  # radler has no types
+) -> Any:
     import radler
 
     settings = radler.Settings()

@@ -92,7 +92,7 @@ def restore(
 ) -> NDArray[np.float32]:
     """Model (Jy/pixel) convolved with the beam (peak 1), plus residual (Jy/beam)."""
     half = int(np.ceil(5.0 * beam.major / FWHM_PER_SIGMA / cell_rad)) + 1
-    offset = np.arange(-half, half + 1) * cell_rad
+    offset = np.arange(-half, half + 1, dtype=np.float64) * cell_rad
     kernel = beam.value(-offset[None, :], offset[:, None])
     n = fft.next_fast_len(len(model) + 2 * half, real=True)
     product = fft.rfft2(model, s=(n, n), workers=threads)

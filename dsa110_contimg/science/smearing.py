@@ -23,7 +23,7 @@ _MAX_SAMPLES = 30_000
 
 
 @njit(cache=True)
-def _sinc(turns):
+def _sinc(turns: float) -> float:
     x = np.pi * turns
     if abs(x) < 1e-4:
         return 1.0 - x * x / 6.0
@@ -31,10 +31,20 @@ def _sinc(turns):
 
 
 @njit(parallel=True, cache=True)
-def _surviving(lmn, tracking, time, baseline, rate, width, spacing, factor, weight, out):
+def _surviving(
+    lmn: NDArray[np.float64],
+    tracking: NDArray[np.float64],
+    time: NDArray[np.int64],
+    baseline: NDArray[np.float64],
+    rate: NDArray[np.float64],
+    width: NDArray[np.float64],
+    factor: NDArray[np.int64],
+    weight: NDArray[np.float64],
+    out: NDArray[np.float64],
+) -> None:
     """``lmn`` (source, 3) and ``tracking`` (time, 3): direction cosines less (0, 0, 1); per sample: ``time``,
-    ``baseline`` and ``rate`` (sample, 3) in wavelengths and in turns per integration, ``width`` and ``spacing`` of
-    native channels over frequency, ``factor`` channels averaged.
+    ``baseline`` and ``rate`` (sample, 3) in wavelengths and in turns per integration, ``width`` of native channels
+    over frequency, ``factor`` channels averaged.
     """
     norm = weight.sum()
     for s in prange(len(lmn)):
@@ -49,7 +59,7 @@ def _surviving(lmn, tracking, time, baseline, rate, width, spacing, factor, weig
             left = _sinc(turn) * _sinc(delay * width[k])
             if factor[k] > 1:
                 # the sum of equally spaced channels: sin(n x) / (n sin x)
-                left *= _sinc(factor[k] * plain * spacing[k]) / _sinc(plain * spacing[k])
+                left *= _sinc(factor[k] * plain * width[k]) / _sinc(plain * width[k])
             total += weight[k] * left
         out[s] = total / norm
 
@@ -82,14 +92,13 @@ def surviving_fraction(
     tracking = direction_cosines(data.track.pointing_ra, data.track.pointing_dec, *centre) - axis_z
     sample, row, frequency, channels = _samples(data, weights)
     wavelengths = data.uvw[row] * (frequency / SPEED_OF_LIGHT)[:, None]
-    pole = np.array([0.0, np.sin(np.pi / 2 - centre[1]), np.sin(centre[1])])
+    pole = np.array([0.0, np.cos(centre[1]), np.sin(centre[1])])
     rate = np.cross(pole, wavelengths) * (EARTH_ROTATION * data.track.integration_s)
     width = np.array([c.native_width_hz for c in data.channels])[channels] / frequency
     factor = np.array([c.factor for c in data.channels])[channels]
     out = np.empty(len(lmn))
-    _surviving(
-        lmn, tracking, data.time_index[row], wavelengths, rate, width, width, factor, weights[sample].astype(float), out
-    )
+    time, weight = data.time_index[row], weights[sample].astype(np.float64)
+    _surviving(lmn, tracking, time, wavelengths, rate, width, factor, weight, out)
     return np.asarray(out.reshape(ra.shape))
 
 

@@ -19,7 +19,7 @@ Scheme = Literal["natural", "uniform", "briggs"]
 
 
 @njit(cache=True)
-def _cell(u, v, n, scale):
+def _cell(u: float, v: float, n: int, scale: float) -> tuple[int, int]:
     """Cell of a point of the uv plane (wavelengths) on the folded grid; (-1, -1) where it lies outside."""
     if v < 0.0:
         u, v = -u, -v
@@ -31,7 +31,16 @@ def _cell(u, v, n, scale):
 
 
 @njit(cache=True)
-def _count(uvw, rows_channels, frequencies, first, offsets, weights, scale, grid):
+def _count(
+    uvw: NDArray[np.float64],
+    rows_channels: NDArray[np.int64],
+    frequencies: NDArray[np.float64],
+    first: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    scale: float,
+    grid: NDArray[np.float64],
+) -> None:
     for row in range(len(uvw)):
         base = first[rows_channels[row]]
         for k in range(offsets[row + 1] - offsets[row]):
@@ -44,7 +53,17 @@ def _count(uvw, rows_channels, frequencies, first, offsets, weights, scale, grid
 
 
 @njit(cache=True)
-def _apply(uvw, rows_channels, frequencies, first, offsets, weights, scale, grid, out):
+def _apply(
+    uvw: NDArray[np.float64],
+    rows_channels: NDArray[np.int64],
+    frequencies: NDArray[np.float64],
+    first: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    scale: float,
+    grid: NDArray[np.float64],
+    out: NDArray[np.float32],
+) -> None:
     for row in range(len(uvw)):
         base = first[rows_channels[row]]
         for k in range(offsets[row + 1] - offsets[row]):

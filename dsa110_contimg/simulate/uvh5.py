@@ -10,11 +10,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from dsa110_contimg import telescope
 from dsa110_contimg.exceptions import OutputError
@@ -22,6 +21,7 @@ from dsa110_contimg.simulate.array import Array
 
 POLARIZATIONS = {2: (-5, -6), 4: (-5, -7, -8, -6)}
 """AIPS numbers: XX -5, YY -6, XY -7, YX -8."""
+_APPLIED_DELAY_NS = 15_600
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,12 @@ def write_subband(out_dir: Path, header: SubbandHeader, vis: NDArray[np.complex6
     partial = path.with_name(f"{path.stem}_incomplete.hdf5")
     try:
         with h5py.File(partial, "w") as file:
+            # the writer makes every entry empty before it appends data; the order decides the file's structure
             head, data = file.create_group("Header"), file.create_group("Data")
-            _write_header(head, header, vis.shape)
-            _write_data(data, vis)
+            _create_header(head, header, vis.shape)
+            _create_data(data, vis.shape)
+            _fill_header(head, header, len(vis))
+            _fill_data(data, vis)
         os.replace(partial, path)
     except OSError as error:
         raise OutputError("The subband file cannot be written", path=path, found=error) from error
@@ -92,50 +95,46 @@ def truncate(path: Path, fraction: float = 0.6) -> None:
     os.truncate(path, int(path.stat().st_size * fraction))
 
 
-def _growing(group: h5py.Group, name: str, values: NDArray[Any]) -> None:
-    """A dataset along an unlimited first axis, chunked as the writer's was when it was still empty."""
-    tail = values.shape[1:]
-    data = group.create_dataset(name, (0, *tail), maxshape=(None, *tail), dtype=values.dtype, chunks=True)
-    data.resize(len(values), axis=0)
-    data[...] = values
+def _growing(group: h5py.Group, name: str, dtype: DTypeLike, tail: tuple[int, ...] = ()) -> None:
+    """An empty dataset along an unlimited first axis; h5py chooses its chunks, as it did for the writer."""
+    group.create_dataset(name, (0, *tail), maxshape=(None, *tail), dtype=dtype, chunks=True)
 
 
-def _write_header(head: h5py.Group, header: SubbandHeader, shape: tuple[int, ...]) -> None:
+def _create_header(head: h5py.Group, header: SubbandHeader, shape: tuple[int, ...]) -> None:
     n_times, n_baselines, n_channels, n_pol = shape
-    array = header.array
+    stations = telescope.stations()
     head["latitude"] = telescope.LATITUDE_DEG
     head["longitude"] = telescope.LONGITUDE_DEG
     head["altitude"] = telescope.HEIGHT_M
     head["telescope_name"] = np.bytes_(telescope.HEADER_TELESCOPE_NAME)
     head["instrument"] = np.bytes_("DSA")
     head["object_name"] = np.bytes_("search")
-    head["history"] = np.bytes_(f"simulated, layout of dsa110-meridian-fringestopping, {header.opened}")
+    head["history"] = np.bytes_(f"simulated, in the layout of dsa110-meridian-fringestopping, {header.opened}")
     head["phase_type"] = np.bytes_("drift")
     head["phase_center_app_dec"] = header.dec_rad
-    head["Nants_data"] = array.n_antennas
-    head["Nants_telescope"] = len(telescope.stations().number)
-    head["antenna_diameters"] = np.full(len(telescope.stations().number), telescope.DISH_DIAMETER_M)
-    _growing(head, "ant_1_array", np.tile(array.antenna1, n_times))
-    _growing(head, "ant_2_array", np.tile(array.antenna2, n_times))
-    head["antenna_names"] = telescope.stations().number.astype("S4")
-    head["antenna_numbers"] = telescope.stations().number - 1
+    head["Nants_data"] = header.array.n_antennas
+    head["Nants_telescope"] = len(stations.number)
+    head["antenna_diameters"] = np.full(len(stations.number), telescope.DISH_DIAMETER_M)
+    _growing(head, "ant_1_array", np.int64)
+    _growing(head, "ant_2_array", np.int64)
+    head["antenna_names"] = stations.number.astype("S4")
+    head["antenna_numbers"] = stations.number - 1
     counts = {"Nbls": n_baselines, "Nblts": n_times * n_baselines, "Nfreqs": n_channels, "Npols": n_pol}
     for name, count in {**counts, "Ntimes": n_times, "Nspws": 1}.items():
         head[name] = count
-    _growing(head, "uvw_array", np.tile(header.uvw_m.astype(np.float32), (n_times, 1)))
-    _growing(head, "time_array", np.repeat(header.mjd + 2400000.5, n_baselines))
-    _growing(head, "integration_time", np.full(n_times * n_baselines, telescope.INTEGRATION_S))
+    _growing(head, "uvw_array", np.float32, (3,))
+    _growing(head, "time_array", np.float64)
+    _growing(head, "integration_time", np.float64)
     head["freq_array"] = telescope.subband_frequencies(header.subband)[None, :]
     head["channel_width"] = telescope.CHANNEL_WIDTH_HZ
     head["spw_array"] = np.array([1])
     head["polarization_array"] = np.array(POLARIZATIONS[n_pol])
     location = telescope.location()
-    reference = np.array([axis.to_value("m") for axis in (location.x, location.y, location.z)])
-    head["antenna_positions"] = telescope.stations().itrf - reference
-    _write_extra(head.create_group("extra_keywords"), header)
+    head["antenna_positions"] = stations.itrf - np.array([c.to_value("m") for c in location.to_geocentric()])
+    _create_extra(head.create_group("extra_keywords"), header)
 
 
-def _write_extra(extra: h5py.Group, header: SubbandHeader) -> None:
+def _create_extra(extra: h5py.Group, header: SubbandHeader) -> None:
     extra["phase_center_dec"] = header.dec_rad
     extra["ha_phase_center"] = 0.0
     extra["phase_center_epoch"] = "HADEC"
@@ -143,21 +142,36 @@ def _write_extra(extra: h5py.Group, header: SubbandHeader) -> None:
     extra["fs_table"] = np.bytes_(name)
     # two integers (X, Y) a station; the writer has 0 for a station that took no part
     delays = np.zeros((len(telescope.stations().number), 2), int)
-    delays[header.array.order - 1] = 15_600
+    delays[header.array.order - 1] = _APPLIED_DELAY_NS
     extra["applied_delays_ns"] = np.bytes_(" ".join(str(d) for d in delays.ravel()))
 
 
-def _write_data(group: h5py.Group, vis: NDArray[np.complex64]) -> None:
+def _create_data(group: h5py.Group, shape: tuple[int, ...]) -> None:
+    for name, dtype in (("visdata", np.complex64), ("flags", np.bool_), ("nsamples", np.float32)):
+        _growing(group, name, dtype, (1, *shape[2:]))
+
+
+def _fill_header(head: h5py.Group, header: SubbandHeader, n_times: int) -> None:
+    array = header.array
+    columns = {
+        "time_array": np.repeat(header.mjd + 2400000.5, array.n_baselines),
+        "integration_time": np.full(n_times * array.n_baselines, telescope.INTEGRATION_S),
+        "uvw_array": np.tile(header.uvw_m.astype(np.float32), (n_times, 1)),
+        "ant_1_array": np.tile(array.antenna1, n_times),
+        "ant_2_array": np.tile(array.antenna2, n_times),
+    }
+    for name, values in columns.items():
+        head[name].resize(len(values), axis=0)
+        head[name][...] = values
+
+
+def _fill_data(group: h5py.Group, vis: NDArray[np.complex64]) -> None:
     n_times, n_baselines, n_channels, n_pol = vis.shape
-    n_rows, tail = n_times * n_baselines, (1, n_channels, n_pol)
-    rows = vis.reshape(n_rows, n_channels, n_pol)
-    for name, dtype, constant in (("visdata", np.complex64, None), ("flags", np.bool_, 0), ("nsamples", np.float32, 96)):
-        data = group.create_dataset(name, (0, *tail), maxshape=(None, *tail), dtype=dtype, chunks=True)
-        data.resize(n_rows, axis=0)
-        if constant is None:
-            _write_chunks(data, rows)
-        else:
-            _write_constant(data, constant)
+    for data in (group["visdata"], group["flags"], group["nsamples"]):
+        data.resize(n_times * n_baselines, axis=0)
+    _write_chunks(group["visdata"], vis.reshape(n_times * n_baselines, n_channels, n_pol))
+    _write_constant(group["flags"], 0)
+    _write_constant(group["nsamples"], telescope.FAST_SAMPLES_PER_INTEGRATION)
 
 
 def _write_chunks(data: h5py.Dataset, rows: NDArray[np.complex64]) -> None:

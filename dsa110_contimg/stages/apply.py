@@ -56,7 +56,9 @@ def apply(
         },
     )
     run_tasks([task], workdir=work_dir, measures_cache=measures)
-    return CalTableSet(ordered, flux_scale_error(record, progress))
+    solutions = sum(t.median_snr**-2 for t in ordered if t.kind == "G" and t.median_snr > 0)
+    drift = flux_scale_error(record, progress)
+    return CalTableSet(ordered, float(np.sqrt(drift**2 + 4.0 * solutions / record.n_antennas)))
 
 
 def flux_scale_error(record: MeasurementSet, progress: Progress | None = None) -> float:

@@ -43,9 +43,10 @@ def convert(
     with files.beside(path) as partial:
         ms.create(partial, layout)
         with ms.opened(partial, writable=True) as main:
+            for subband in group.missing:
+                ms.write_channels(main, _first_channel(subband), *_nothing(layout))
             for count, (file, header) in enumerate(zip(group.files, headers, strict=True)):
-                first = (telescope.N_SUBBANDS - 1 - file.subband) * telescope.N_CHANNELS_PER_SUBBAND
-                ms.write_channels(main, first, *_rotated(header, plan))
+                ms.write_channels(main, _first_channel(file.subband), *_rotated(header, plan))
                 if progress:
                     progress(count + 1, len(headers))
     half = layout.integration_s / 2 / 86400
@@ -59,6 +60,17 @@ def convert(
         n_antennas=len(layout.names),
         missing_subbands=group.missing,
     )
+
+
+def _first_channel(subband: int) -> int:
+    """Where a subband begins among the ascending channels."""
+    return (telescope.N_SUBBANDS - 1 - subband) * telescope.N_CHANNELS_PER_SUBBAND
+
+
+def _nothing(layout: ms.Layout) -> tuple[NDArray[np.complex64], NDArray[np.bool_], NDArray[np.float32]]:
+    """A subband that was not recorded: zeros, flagged, without weight."""
+    shape = (layout.n_rows, telescope.N_CHANNELS_PER_SUBBAND, len(layout.polarizations))
+    return np.zeros(shape, np.complex64), np.ones(shape, bool), np.zeros(shape, np.float32)
 
 
 class _Plan:

@@ -24,7 +24,9 @@ from dsa110_contimg.state.database import Database, upsert
 from dsa110_contimg.state.tables import checkpoints, file_fingerprints, now
 
 _BLOCK = 1 << 20
-_SCIENCE = ("science", "io", "stages")
+_ROOMS = ("science", "io", "stages")
+_NO_RESULTS = ("__init__.py", "cli.py", "opening.py", "reference.py", "settings.py")
+"""Top modules that decide what is run and how it is shown, never what comes out."""
 _FEW = 400
 """Paths asked for in one query; engines limit the number of parameters."""
 
@@ -67,9 +69,11 @@ def checkpoint_key(step: str, *, inputs: Iterable[str], options_digest: str, cod
 
 @cache
 def code_version() -> str:
-    """Hash of the sources that decide results: the vocabulary, science, io and stages."""
+    """Hash of what decides results: vocabulary, pipeline, science, io, stages, and the packaged catalogues."""
     package = Path(__file__).parent.parent
-    sources = sorted(package.glob("*.py")) + sorted(f for room in _SCIENCE for f in (package / room).glob("*.py"))
+    sources = sorted(file for file in package.glob("*.py") if file.name not in _NO_RESULTS)
+    sources += sorted(file for room in _ROOMS for file in (package / room).glob("*.py"))
+    sources += sorted((package / "data").glob("*.csv*"))
     digest = hashlib.sha256()
     for source in sources:
         digest.update(f"{source.relative_to(package)}\0".encode())

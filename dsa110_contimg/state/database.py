@@ -57,7 +57,7 @@ class Database:
         StateError
             If the database cannot be read.
         """
-        with self._own_errors(), self.engine.connect() as connection, connection.begin():
+        with _own_errors(self.path), self.engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
@@ -70,7 +70,7 @@ class Database:
             If the database refuses: locked for longer than ``LOCK_WAIT_S``, damaged, or a constraint does not hold.
         """
         with (
-            self._own_errors(),
+            _own_errors(self.path),
             self.engine.connect().execution_options(**{_WRITE: True}) as connection,
             connection.begin(),
         ):
@@ -97,13 +97,6 @@ class Database:
     def close(self) -> None:
         """Give back all connections."""
         self.engine.dispose()
-
-    @contextmanager
-    def _own_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (SQLAlchemyError, sqlite3.Error) as error:
-            raise _state_error(error, self.path) from error
 
 
 def open_database(where: str | Path, *, create: bool = True) -> Database:
@@ -170,8 +163,8 @@ def migrate(connection: sa.Connection, script: ScriptDirectory) -> None:
         If the database has a revision that ``script`` does not know.
     """
 
-    def steps(current: Any, context: MigrationContext) -> Any:
-        return script._upgrade_revs(head or "base", current)
+    def steps(current: Any, _: MigrationContext) -> Any:
+        return script._upgrade_revs(head or "base", current)  # noqa: SLF001 - as Alembic's own manual has it
 
     head = script.get_current_head()
     context = MigrationContext.configure(connection, opts={"fn": steps, "script": script})
@@ -199,7 +192,7 @@ def revisions(location: Path = MIGRATIONS) -> ScriptDirectory:
 def _prepare(database: Database) -> None:
     """Bring the schema to its newest revision; refuse a database that is not ours."""
     if database.path is not None:
-        with database._own_errors(), database.engine.connect() as connection:
+        with _own_errors(database.path), database.engine.connect() as connection:
             # permanent in the file; outside a transaction, which the driver has not begun yet
             connection.connection.cursor().execute("PRAGMA journal_mode=WAL").close()
     with database.write() as connection:
@@ -276,6 +269,14 @@ def _file_lock(path: Path) -> Iterator[None]:
                     ) from error
                 time.sleep(0.02)
         yield
+
+
+@contextmanager
+def _own_errors(path: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        raise _state_error(error, path) from error
 
 
 def _state_error(error: Exception, path: Path | None) -> StateError:

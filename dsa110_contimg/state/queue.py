@@ -309,7 +309,7 @@ def _changed(connection: sa.Connection, group: SubbandGroup) -> bool:
     if set(_files(connection, group.group_id)) != set(group.files):
         return True
     query = sa.select(subband_files.c.path, subband_files.c.mtime_ns).where(subband_files.c.group_id == group.group_id)
-    return any(mtime_ns != _mtime_ns(path) for path, mtime_ns in connection.execute(query).tuples())
+    return any(mtime_ns != _mtime_ns(path) for path, mtime_ns in connection.execute(query))
 
 
 def _mtime_ns(path: Path) -> int | None:

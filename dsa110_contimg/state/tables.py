@@ -29,11 +29,11 @@ class Real(sa.types.TypeDecorator[float]):
     impl = sa.Double
     cache_ok = True
 
-    def process_bind_param(self, value: Any, dialect: Dialect) -> float | None:
+    def process_bind_param(self, value: Any, _: Dialect) -> float | None:
         number = math.nan if value is None else float(value)
         return None if math.isnan(number) else number
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> float:
+    def process_result_value(self, value: Any, _: Dialect) -> float:
         return math.nan if value is None else float(value)
 
 
@@ -43,7 +43,7 @@ class Whole(sa.types.TypeDecorator[int]):
     impl = sa.BigInteger
     cache_ok = True
 
-    def process_bind_param(self, value: Any, dialect: Dialect) -> int | None:
+    def process_bind_param(self, value: Any, _: Dialect) -> int | None:
         return None if value is None else operator.index(value)
 
 
@@ -53,10 +53,10 @@ class Location(sa.types.TypeDecorator[Path]):
     impl = sa.Text
     cache_ok = True
 
-    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+    def process_bind_param(self, value: Any, _: Dialect) -> str | None:
         return None if value is None else str(value)
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> Path | None:
+    def process_result_value(self, value: Any, _: Dialect) -> Path | None:
         return None if value is None else Path(value)
 
 
@@ -66,10 +66,10 @@ class Members(sa.types.TypeDecorator[tuple[Any, ...]]):
     impl = sa.Text
     cache_ok = True
 
-    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+    def process_bind_param(self, value: Any, _: Dialect) -> str | None:
         return None if value is None else json.dumps(list(value))
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> tuple[Any, ...] | None:
+    def process_result_value(self, value: Any, _: Dialect) -> tuple[Any, ...] | None:
         return None if value is None else tuple(json.loads(value))
 
 
@@ -79,14 +79,14 @@ class Utc(sa.types.TypeDecorator[datetime]):
     impl = sa.DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: Any, dialect: Dialect) -> datetime | None:
+    def process_bind_param(self, value: Any, _: Dialect) -> datetime | None:
         if value is None:
             return None
         if value.tzinfo is None:
             raise ValueError(f"a time without zone cannot be stored: {value}")
         return value.astimezone(UTC)  # type: ignore[no-any-return]
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: Any, _: Dialect) -> datetime | None:
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)  # type: ignore[no-any-return]

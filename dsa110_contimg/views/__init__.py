@@ -5,10 +5,11 @@ from __future__ import annotations
 from dsa110_contimg.views.calibration import gain_solutions
 from dsa110_contimg.views.fluxes import flux_ratio, light_curves, noise_vs_time, position_offsets, ratio_by_group
 from dsa110_contimg.views.image import image_view, thumbnail
-from dsa110_contimg.views.tables import brightest_sources, key_values
+from dsa110_contimg.views.tables import Markup, brightest_sources, key_values, table
 from dsa110_contimg.views.visibilities import amplitude_phase, uv_coverage
 
 __all__ = [
+    "Markup",
     "amplitude_phase",
     "brightest_sources",
     "flux_ratio",
@@ -19,6 +20,7 @@ __all__ = [
     "noise_vs_time",
     "position_offsets",
     "ratio_by_group",
+    "table",
     "thumbnail",
     "uv_coverage",
 ]

@@ -44,7 +44,7 @@ def gain_solutions(tables: Sequence[xr.Dataset]) -> Figure:
         else:
             row[0].set_title(f"{name}: amplitude")
             _quantity(figure, row[0], np.abs(gain), "amplitude", phase=False)
-        row[1].set_title(f"phase ({flagged:.1%} flagged, reference antenna {table.attrs.get('refant', 'unknown')})")
+        row[1].set_title(f"Phase ({flagged:.1%} flagged, reference antenna {table.attrs.get('refant', 'unknown')})")
         _quantity(figure, row[1], xr.apply_ufunc(np.angle, gain) * 180 / np.pi, "phase (deg)", phase=True)
     return figure
 
@@ -57,9 +57,10 @@ def _quantity(figure: Figure, axes: Axes, values: xr.DataArray, label: str, *, p
         for p, receptor in enumerate(values["polarization"].values):
             axes.plot(range(n_antenna), values.values[0, 0, :, p], "os^v"[p % 4], ms=3.5, label=str(receptor))
         axes.set_ylabel(label)
-        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.99), ncols=n_pol, borderpad=0, handletextpad=0.1)
         if phase:
             axes.set(ylim=(-185, 185), yticks=range(-180, 181, 90))
+        else:
+            axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.99), ncols=n_pol, borderpad=0, handletextpad=0.1)
         axes.grid(axis="y")
     else:
         flat = values.values.reshape(n_time * n_frequency, n_antenna * n_pol)

@@ -110,11 +110,12 @@ def _residual_panel(axes: Axes, table: pd.DataFrame, counted: pd.Series) -> None
         style.say_nothing_to_show(axes, "no source above 20 sigma")
         return
     edges = np.linspace(-6, 6, 25)
-    axes.hist(np.clip(values, -5.99, 5.99), bins=edges, color=style.SKY, alpha=0.75)
+    count = axes.hist(np.clip(values, -5.99, 5.99), bins=edges, color=style.SKY, alpha=0.75)[0]
     axes.plot(
         edges, len(values) * 0.5 / np.sqrt(2 * np.pi) * np.exp(-0.5 * edges**2), color=style.INK, lw=1.2,
         label="errors alone",
     )  # fmt: skip
+    axes.set_ylim(0, 1.3 * float(np.max(count)))
     axes.legend(loc="upper left")
 
 

@@ -86,6 +86,7 @@ def new_figure(width: float = 10.0, height: float = 4.0) -> Figure:
 
 def say_nothing_to_show(axes: Axes, why: str) -> None:
     """An empty panel that says why it is empty: missing is not zero."""
+    axes.set(xticks=[], yticks=[])
     axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", color=MUTED, style="italic")
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import html
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -20,32 +23,63 @@ def brightest_sources(photometry: pd.DataFrame, n_sources: int = 15) -> pd.DataF
     -------
     DataFrame of text, a row a source, brightest first.
     """
-    table = photometry.sort_values("flux_jy", ascending=False).head(n_sources)
-    ratio_error = table["flux_error_jy"] / table["catalog_flux_jy"]
+    chosen = photometry.sort_values("flux_jy", ascending=False).head(n_sources)
+    ratio_error = chosen["flux_error_jy"] / chosen["catalog_flux_jy"]
     shown = pd.DataFrame(
         {
-            "source": table["source"].astype(str),
-            "RA (ICRS)": [_sexagesimal(value / 15.0, 1) for value in table["ra_deg"]],
-            "Dec (ICRS)": [_sexagesimal(value, 0, sign=True) for value in table["dec_deg"]],
-            "flux (mJy)": _with_error(table["flux_jy"] * 1e3, table["flux_error_jy"] * 1e3, 1),
-            "catalogue (mJy)": _text(table["catalog_flux_jy"] * 1e3, 1),
-            "ratio": _with_error(table["ratio"], ratio_error, 3),
-            "S/N": _text(table["flux_raw_jy"] / table["local_noise_jy"], 0),
-            "beam": _text(table["beam_response"], 3),
+            "source": chosen["source"].astype(str),
+            "RA (ICRS)": [_sexagesimal(value / 15.0, 1) for value in chosen["ra_deg"]],
+            "Dec (ICRS)": [_sexagesimal(value, 0, sign=True) for value in chosen["dec_deg"]],
+            "flux (mJy)": _with_error(chosen["flux_jy"] * 1e3, chosen["flux_error_jy"] * 1e3, 1),
+            "catalogue (mJy)": _text(chosen["catalog_flux_jy"] * 1e3, 1),
+            "ratio": _with_error(chosen["ratio"], ratio_error, 3),
+            "S/N": _text(chosen["flux_raw_jy"] / chosen["local_noise_jy"], 0),
+            "beam": _text(chosen["beam_response"], 3),
             "offset E, N (arcsec)": [
                 f"{east:+.2f}, {north:+.2f}" if np.isfinite(east) and np.isfinite(north) else "–"
-                for east, north in zip(table["offset_ra_arcsec"], table["offset_dec_arcsec"], strict=True)
+                for east, north in zip(chosen["offset_ra_arcsec"], chosen["offset_dec_arcsec"], strict=True)
             ],
-            "quality": table["quality"].astype(int),
+            "quality": chosen["quality"].astype(int),
         }
     )
     return shown.set_index("source")
 
 
-def key_values(values: Mapping[str, object]) -> pd.DataFrame:
-    """A mapping as a table of two columns, in its own order."""
-    with_text = {str(key): str(value) for key, value in values.items()}
-    return pd.DataFrame({"value": with_text.values()}, index=pd.Index(with_text.keys(), name=""))
+@dataclass(frozen=True)
+class Markup:
+    """HTML that a notebook shows as it is, whole, with the plain text of the same."""
+
+    text: str
+    body: str
+
+    def _repr_html_(self) -> str:
+        return self.body
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], empty: str = "nothing") -> Markup:
+    """A table whose cells are HTML already; escape what is not.
+
+    Parameters
+    ----------
+    heads : column heads; none makes a table without a head
+    rows : cells
+    empty : said instead when there are no rows
+    """
+    if not rows:
+        return Markup(empty, f"<p>{html.escape(empty)}</p>")
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>" for cells in rows)
+    top = f"<thead><tr>{head}</tr></thead>" if heads else ""
+    text = "\n".join("  ".join(html.unescape(re.sub("<[^>]*>", "", cell)) for cell in cells) for cells in rows)
+    return Markup(text, f"<table>{top}<tbody>{body}</tbody></table>")
+
+
+def key_values(values: Mapping[str, object]) -> Markup:
+    """A mapping as a table of two columns, in its own order, nothing cut short."""
+    return table((), [(f"<b>{html.escape(str(key))}</b>", html.escape(str(value))) for key, value in values.items()])
 
 
 def _text(values: pd.Series, digits: int) -> list[str]:

@@ -40,9 +40,13 @@ def _fingerprint_row(name: str, size: int) -> dict[str, object]:
 
 
 def test_a_transaction_is_kept_whole_or_not_at_all(database: Database) -> None:
-    with pytest.raises(ZeroDivisionError), database.write() as connection:
-        upsert(connection, tables.file_fingerprints, _fingerprint_row("/a", 1))
-        raise ZeroDivisionError
+    def change_and_stop() -> None:
+        with database.write() as connection:
+            upsert(connection, tables.file_fingerprints, _fingerprint_row("/a", 1))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        change_and_stop()
     with database.read() as connection:
         assert connection.execute(sa.select(tables.file_fingerprints)).all() == []
 
@@ -88,8 +92,10 @@ def test_writers_in_threads_wait_for_each_other(database: Database) -> None:
 def test_durability_settings_hold_on_every_connection(database: Database) -> None:
     for _ in range(2):
         with database.read() as connection:
-            pragmas = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "foreign_keys",
-                                                                                           "synchronous")]
+            pragmas = [
+                connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+                for name in ("journal_mode", "foreign_keys", "synchronous")
+            ]
         assert pragmas == ["wal", 1, 2]
 
 
@@ -304,6 +310,6 @@ def test_a_kill_amid_the_first_migration_does_not_matter(
         child.start()
         assert ready.wait(60)
         time.sleep(draw.uniform(0.0, 0.1))
-        os.kill(child.pid, signal.SIGKILL)
+        child.kill()
         child.join(60)
         assert _assert_whole(tmp_path / str(i)) == 0

@@ -59,7 +59,7 @@ def test_migrations_are_valid_on_postgresql() -> None:
     out = io.StringIO()
     script = revisions()
     options = {"as_sql": True, "output_buffer": out, "script": script}
-    options["fn"] = lambda current, context: script._upgrade_revs("head", "base")
+    options["fn"] = lambda *_: script._upgrade_revs("head", "base")
     context = MigrationContext.configure(dialect_name="postgresql", opts=options)
     with Operations.context(context):
         context.run_migrations()
@@ -152,7 +152,7 @@ def test_times_come_back_in_utc_and_need_a_zone(database: Database) -> None:
     assert stored == datetime(2026, 1, 25, 22, 26, 5, tzinfo=UTC)
     assert tables.Utc().process_result_value(stored.replace(tzinfo=None), dialect) == west
     with pytest.raises(ValueError, match="zone"):
-        tables.Utc().process_bind_param(datetime(2026, 1, 25), dialect)
+        tables.Utc().process_bind_param(west.replace(tzinfo=None), dialect)
 
 
 def test_plain_rows_hold_only_what_json_can() -> None:

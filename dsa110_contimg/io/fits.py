@@ -1,0 +1,240 @@
+"""FITS images: one plane, full WCS, beam and provenance in the header; written whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import dask
+import dask.array as da
+import numpy as np
+import xarray as xr
+from astropy.io import fits
+from astropy.table import Table
+from astropy.time import Time
+from numpy.typing import NDArray
+
+from dsa110_contimg.exceptions import CorruptFileError
+from dsa110_contimg.io.files import beside
+
+COMPANIONS = {
+    "image": "SKY",
+    "pbcor": "SKY_PBCOR",
+    "pb": "PRIMARY_BEAM",
+    "residual": "RESIDUAL",
+    "model": "MODEL",
+    "psf": "PSF",
+    "smearing": "SMEARING",
+}
+"""Kinds of product and the variable that each becomes in an Image view."""
+
+UNITS = {"model": "JY/PIXEL", "pb": "", "smearing": ""}
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What the header of every product of one image says.
+
+    Attributes
+    ----------
+    n_pixels : size on a side.
+    cell_deg : true angle of a pixel on the sky (deg), aberration included.
+    ra_deg, dec_deg : phase centre (ICRS), at pixel n // 2 + 1 counted from 1.
+    frequency_hz, bandwidth_hz : weighted mean, and extent, of the channels used.
+    beam_deg : FWHM major, minor, and position angle north through east of the restoring beam (deg).
+    mjd_start, mjd_end : begin of the first and end of the last integration (MJD UTC).
+    vafactor : true over apparent angle, which ``cell_deg`` holds already.
+    provenance : (keyword, value, comment) cards.
+    history : lines.
+    """
+
+    n_pixels: int
+    cell_deg: float
+    ra_deg: float
+    dec_deg: float
+    frequency_hz: float
+    bandwidth_hz: float
+    beam_deg: tuple[float, float, float]
+    mjd_start: float
+    mjd_end: float
+    vafactor: float
+    telescope: str
+    provenance: tuple[tuple[str, str | float | int, str], ...] = ()
+    history: tuple[str, ...] = ()
+
+    def cards(self, unit: str) -> fits.Header:
+        """The FITS header (Calabretta & Greisen 2002; Greisen et al. 2006; Rots et al. 2015)."""
+        header = fits.Header()
+        half = self.n_pixels // 2 + 1
+        axes = (
+            ("RA---SIN", half, self.ra_deg, -self.cell_deg, "deg"),
+            ("DEC--SIN", half, self.dec_deg, self.cell_deg, "deg"),
+            ("FREQ", 1, self.frequency_hz, self.bandwidth_hz, "Hz"),
+            ("STOKES", 1, 1.0, 1.0, ""),
+        )
+        for i, (kind, pixel, value, step, axis_unit) in enumerate(axes, start=1):
+            header[f"CTYPE{i}"], header[f"CRPIX{i}"] = kind, float(pixel)
+            header[f"CRVAL{i}"], header[f"CDELT{i}"] = value, step
+            header[f"CUNIT{i}"] = axis_unit
+        header["RADESYS"] = "ICRS"
+        header["EQUINOX"] = 2000.0
+        header["SPECSYS"] = "TOPOCENT"
+        header["RESTFRQ"] = (self.frequency_hz, "[Hz] effective frequency")
+        header["VAFACTOR"] = (self.vafactor, "true over apparent angle; CDELT is true")
+        header["BUNIT"] = unit
+        for name, value in zip(("BMAJ", "BMIN", "BPA"), self.beam_deg, strict=True):
+            header[name] = (value, "[deg] restoring beam")
+        start, end = (Time(mjd, format="mjd", scale="utc") for mjd in (self.mjd_start, self.mjd_end))
+        header["TIMESYS"] = "UTC"
+        header["DATE-OBS"], header["DATE-END"] = start.isot, end.isot
+        header["MJD-OBS"], header["MJD-END"] = self.mjd_start, self.mjd_end
+        header["EXPTIME"] = ((self.mjd_end - self.mjd_start) * 86400.0, "[s]")
+        header["TELESCOP"] = self.telescope
+        for keyword, content, comment in self.provenance:
+            header[keyword] = (content, comment)
+        for line in self.history:
+            header["HISTORY"] = line
+        return header
+
+
+def write_image(
+    path: Path, plane: NDArray[np.float32], header: ImageHeader, unit: str, tables: Mapping[str, Table] | None = None
+) -> None:
+    """Write one plane ``[y, x]`` (x west, y north) as a four-axis FITS image.
+
+    Parameters
+    ----------
+    path : Path
+    plane : (n, n)
+    header : ImageHeader
+    unit : str
+        BUNIT; empty for a ratio.
+    tables : mapping of extension name to Table, optional
+
+    Raises
+    ------
+    OutputError
+        The place cannot be written.
+    """
+    hdus = fits.HDUList([fits.PrimaryHDU(plane[None, None].astype(">f4"), header.cards(unit))])
+    for name, table in (tables or {}).items():
+        hdu = fits.table_to_hdu(table)
+        hdu.name = name
+        hdus.append(hdu)
+    with beside(path) as partial:
+        hdus.writeto(partial)
+
+
+def read_plane(path: Path) -> NDArray[np.float32]:
+    """The plane ``[y, x]`` of an image, in the machine's byte order.
+
+    Raises
+    ------
+    CorruptFileError
+        Not a FITS image, or truncated.
+    """
+    try:
+        with fits.open(path, memmap=False) as hdus:
+            data = hdus[0].data
+            if data is None or data.ndim < 2 or data.size != data.shape[-1] * data.shape[-2]:
+                shape = None if data is None else data.shape
+                raise CorruptFileError("Not an image of one plane", path=path, found=shape, expected="(1, 1, n, n)")
+            return np.asarray(data.reshape(data.shape[-2:]), dtype=np.float32)
+    except (OSError, TypeError, ValueError) as error:
+        raise CorruptFileError("The image cannot be read", path=path, found=error, expected="a FITS image") from error
+
+
+def read_header(path: Path) -> fits.Header:
+    """The header of the image.
+
+    Raises
+    ------
+    CorruptFileError
+        Not a FITS file.
+    """
+    try:
+        with fits.open(path) as hdus:
+            return hdus[0].header.copy()
+    except OSError as error:
+        raise CorruptFileError("The image cannot be read", path=path, found=error, expected="a FITS image") from error
+
+
+def read_table(path: Path, name: str) -> Table:
+    """A table extension of an image.
+
+    Raises
+    ------
+    CorruptFileError
+        Not there, or not readable.
+    """
+    try:
+        with fits.open(path) as hdus:
+            if name not in hdus:
+                found = [hdu.name for hdu in hdus]
+                raise CorruptFileError("The image lacks a table", path=path, found=found, expected=name)
+            return Table.read(hdus[name], format="fits")
+    except OSError as error:
+        raise CorruptFileError("The image cannot be read", path=path, found=error, expected="a FITS image") from error
+
+
+def companion(path: Path, kind: str) -> Path:
+    """The file of another kind beside a product: ``<id>.image.fits`` -> ``<id>.pb.fits``."""
+    name = path.name
+    for known in COMPANIONS:
+        suffix = f".{known}.fits"
+        if name.endswith(suffix):
+            return path.with_name(f"{name.removesuffix(suffix)}.{kind}.fits")
+    return path.with_name(f"{path.stem}.{kind}.fits")
+
+
+def open_image(path: str | Path) -> xr.Dataset:
+    """An image and the companions beside it as an Image view; pixels are read when they are used.
+
+    Parameters
+    ----------
+    path : path of one of the products, usually the restored image
+
+    Returns
+    -------
+    xarray.Dataset
+        Dims time, frequency, polarization, l, m. SKY (Jy/beam) and, where their files exist, SKY_PBCOR, PRIMARY_BEAM,
+        RESIDUAL, MODEL (Jy/pixel), PSF, SMEARING. Coordinates: time (MJD UTC, middle), frequency (Hz), l (east) and m
+        (north) direction cosines. Attributes: phase centre (rad), beam (deg), span.
+
+    Raises
+    ------
+    CorruptFileError
+        Not a FITS image.
+    """
+    path = Path(path)
+    header = read_header(path)
+    n_x, n_y = int(header["NAXIS1"]), int(header["NAXIS2"])
+    l = np.radians(header["CDELT1"]) * (np.arange(n_x) + 1 - header["CRPIX1"])
+    m = np.radians(header["CDELT2"]) * (np.arange(n_y) + 1 - header["CRPIX2"])
+    files = {kind: companion(path, kind) for kind in COMPANIONS} | {"image": path}
+    variables = {}
+    for kind, name in COMPANIONS.items():
+        if not files[kind].exists():
+            continue
+        lazy = da.from_delayed(dask.delayed(read_plane)(files[kind]), (n_y, n_x), np.float32)
+        unit = UNITS.get(kind, "JY/BEAM")
+        variables[name] = (("time", "frequency", "polarization", "l", "m"), lazy.T[None, None, None], {"units": unit})
+    return xr.Dataset(
+        variables,
+        coords={
+            "time": ("time", [(header["MJD-OBS"] + header["MJD-END"]) / 2], {"units": "d", "format": "mjd"}),
+            "frequency": ("frequency", [header["CRVAL3"]], {"units": "Hz"}),
+            "polarization": ["I"],
+            "l": ("l", l),
+            "m": ("m", m),
+        },
+        attrs={
+            "phase_center_ra": float(np.radians(header["CRVAL1"])),
+            "phase_center_dec": float(np.radians(header["CRVAL2"])),
+            "beam_deg": (header["BMAJ"], header["BMIN"], header["BPA"]),
+            "mjd_start": header["MJD-OBS"],
+            "mjd_end": header["MJD-END"],
+            "telescope_name": header["TELESCOP"],
+        },
+    )

@@ -1,0 +1,212 @@
+"""image: calibrated visibilities to a restored image with its beam, smearing, noise and provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from astropy.table import Table
+from numpy.typing import NDArray
+
+from dsa110_contimg.exceptions import ImagingError
+from dsa110_contimg.io import fits, ms
+from dsa110_contimg.options import ImageOptions
+from dsa110_contimg.records import ImageProduct, MeasurementSet
+from dsa110_contimg.science.aberration import aberration_scale
+from dsa110_contimg.science.averaging import ImagingData, concatenate, from_dataset
+from dsa110_contimg.science.beam import half_power_radius
+from dsa110_contimg.science.deconvolution import Deconvolution, clean, robust_rms
+from dsa110_contimg.science.grid import SkyGrid
+from dsa110_contimg.science.gridding import Gridder
+from dsa110_contimg.science.response import Response, image_response
+from dsa110_contimg.science.restoring import Beam, fit_beam, restore
+from dsa110_contimg.science.smearing import surviving_fraction
+from dsa110_contimg.science.weighting import imaging_weights, thermal_noise
+
+Progress = Callable[[int, int], None]
+
+RESPONSE_TABLE = "RESPONSE"
+_MAP_STEPS = 12
+"""Coarse points of the beam map per half-power radius: splines between them are true to 1e-5."""
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Everything that imaging computes, before it is written."""
+
+    data: ImagingData
+    weights: NDArray[np.float32]
+    psf: NDArray[np.float32]
+    beam: Beam
+    result: Deconvolution
+    response: Response
+    grid: SkyGrid
+    vafactor: float
+
+
+def image(
+    visibilities: MeasurementSet | xr.Dataset | Sequence[xr.Dataset],
+    options: ImageOptions,
+    out_dir: Path,
+    *,
+    flux_scale_error: float = float("nan"),
+    progress: Progress | None = None,
+) -> ImageProduct:
+    """Image calibrated visibilities and deconvolve them.
+
+    Parameters
+    ----------
+    visibilities : MeasurementSet, Visibilities view, or several views (spectral windows) of one phase centre
+        Of a Measurement Set, CORRECTED_DATA is imaged.
+    options : ImageOptions
+    out_dir : Path
+        ``<group id>.<kind>.fits`` are written there: image, pbcor, pb, residual, model, psf, smearing.
+    flux_scale_error : float
+        Relative error of the flux scale, from calibration; NaN if not known. It is carried, not used.
+    progress : callable (done, total), optional
+        Called after every major cycle.
+
+    Raises
+    ------
+    ImagingError
+        Everything is flagged, deconvolution diverged, or the pixels are too coarse for the beam.
+    OutputError
+        ``out_dir`` cannot be written.
+    """
+    if options.n_pixels % 2:
+        raise ImagingError("The image size must be even", found=options.n_pixels, expected=options.n_pixels + 1)
+    datasets = _datasets(visibilities)
+    made = _make(datasets, options, progress)
+    group_id = str(datasets[0].attrs["group_id"])
+    return _write(made, options, out_dir, group_id, (str(datasets[0].attrs["telescope_name"]), flux_scale_error))
+
+
+def _datasets(visibilities: MeasurementSet | xr.Dataset | Sequence[xr.Dataset]) -> list[xr.Dataset]:
+    if isinstance(visibilities, MeasurementSet):
+        return [ms.open_ms(visibilities.path, "CORRECTED_DATA")]
+    return [visibilities] if isinstance(visibilities, xr.Dataset) else list(visibilities)
+
+
+def _make(datasets: list[xr.Dataset], options: ImageOptions, progress: Progress | None) -> _Made:
+    parts = []
+    for dataset in datasets:
+        diameter = float(dataset.attrs.get("dish_diameter", 0.0))
+        middle = float(dataset["frequency"].mean())
+        radius = half_power_radius(middle, diameter) if diameter else half_power_radius(middle)
+        parts.append(from_dataset(dataset, options.averaging_loss, radius))
+    data = concatenate(parts)
+    cell = np.radians(options.cell_arcsec / 3600.0)
+    weights = imaging_weights(data, options.n_pixels, cell, options.weighting, options.robust)
+    gridder = Gridder(data, weights, options.n_pixels, cell, options.accuracy, options.threads)
+    psf = gridder.psf()
+    beam = fit_beam(psf, cell)
+    total = options.max_major_cycles
+    result = clean(gridder, psf, options, (lambda cycle: progress(cycle.number, total)) if progress else None)
+    centre = (data.phase_center_ra, data.phase_center_dec)
+    vafactor = aberration_scale(*centre, float(data.track.mjd.mean()))
+    grid = SkyGrid(options.n_pixels, cell * vafactor, *centre)
+    return _Made(data, weights, psf, beam, result, image_response(data, weights), grid, vafactor)
+
+
+def _write(
+    made: _Made, options: ImageOptions, out_dir: Path, group_id: str, source: tuple[str, float]
+) -> ImageProduct:
+    telescope_name, flux_scale_error = source
+    spacing = half_power_radius(made.response.mean_frequency_hz, made.response.dish_diameter_m) / _MAP_STEPS
+    restored = restore(
+        made.result.model, made.result.residual, made.beam, made.grid.cell / made.vafactor, options.threads
+    )
+    pb = made.grid.map(made.response.at, spacing)
+    smearing = made.grid.map(lambda ra, dec: surviving_fraction(ra, dec, made.data, made.weights), 2 * spacing)
+    pbcor = np.where(pb >= options.pb_cut, restored / pb, np.float32(np.nan))
+    noise = robust_rms(made.result.residual)
+    header = _header(made, options, group_id, telescope_name)
+    planes = {
+        "pbcor": pbcor,
+        "pb": pb,
+        "residual": made.result.residual,
+        "model": made.result.model,
+        "psf": made.psf,
+        "smearing": smearing,
+        "image": restored,
+    }
+    paths = {kind: out_dir / f"{group_id}.{kind}.fits" for kind in planes}
+    for kind, plane in planes.items():
+        tables = {RESPONSE_TABLE: _response_table(made.response)} if kind == "pb" else None
+        fits.write_image(paths[kind], plane, header, fits.UNITS.get(kind, "JY/BEAM"), tables)
+    return ImageProduct(
+        path=paths["image"],
+        **{f"{kind}_path": paths[kind] for kind in ("pbcor", "pb", "residual", "model", "psf", "smearing")},
+        group_id=group_id,
+        ra_deg=header.ra_deg,
+        dec_deg=header.dec_deg,
+        mjd_start=header.mjd_start,
+        mjd_end=header.mjd_end,
+        n_pixels=options.n_pixels,
+        cell_arcsec=header.cell_deg * 3600.0,
+        bmaj_deg=header.beam_deg[0],
+        bmin_deg=header.beam_deg[1],
+        bpa_deg=header.beam_deg[2],
+        noise_jy=noise,
+        thermal_noise_jy=thermal_noise(made.data, made.weights),
+        frequency_hz=made.response.mean_frequency_hz,
+        flux_scale_error=flux_scale_error,
+    )
+
+
+def _header(made: _Made, options: ImageOptions, group_id: str, telescope_name: str) -> fits.ImageHeader:
+    track, channels = made.data.track, made.data.channels
+    half = track.integration_s / 2.0 / 86400.0
+    low = min(c.frequencies[0] - c.native_width_hz * c.factor / 2 for c in channels)
+    high = max(c.frequencies[-1] + c.native_width_hz * c.factor / 2 for c in channels)
+    last, package = made.result.cycles[-1], version("dsa110_contimg")
+    weighting = f"briggs {options.robust:+.1f}" if options.weighting == "briggs" else options.weighting
+    return fits.ImageHeader(
+        n_pixels=options.n_pixels,
+        cell_deg=float(np.degrees(made.grid.cell)),
+        ra_deg=float(np.degrees(made.data.phase_center_ra) % 360.0),
+        dec_deg=float(np.degrees(made.data.phase_center_dec)),
+        frequency_hz=made.response.mean_frequency_hz,
+        bandwidth_hz=float(high - low),
+        beam_deg=(
+            float(np.degrees(made.beam.major) * made.vafactor),
+            float(np.degrees(made.beam.minor) * made.vafactor),
+            float(np.degrees(made.beam.angle)),
+        ),
+        mjd_start=float(track.mjd.min() - half),
+        mjd_end=float(track.mjd.max() + half),
+        vafactor=made.vafactor,
+        telescope=telescope_name,
+        provenance=(
+            ("OBJECT", group_id, "group"),
+            ("ORIGIN", f"dsa110_contimg {package}", ""),
+            ("OPTIONS", options.digest(), "digest of the imaging options"),
+            ("WEIGHT", weighting, "imaging weights"),
+            ("NCLEAN", last.iterations, "minor iterations"),
+            ("NMAJOR", last.number, "major cycles"),
+            ("RESNOISE", last.noise_jy, "[Jy/beam] robust rms of the residual"),
+        ),
+        history=(
+            f"imaged by dsa110_contimg {package}: ducc0 {version('ducc0')}, radler {version('radler')}",
+            f"options {options.model_dump_json()}",
+        ),
+    )
+
+
+def _response_table(response: Response) -> Table:
+    """One row a pointing; frequencies and the dish in the table's header would lose digits, so they are columns."""
+    n = len(response.pointing_ra)
+    return Table(
+        {
+            "POINTING_RA": np.degrees(response.pointing_ra),
+            "POINTING_DEC": np.degrees(response.pointing_dec),
+            "FREQUENCY": np.tile(response.frequencies, (n, 1)),
+            "WEIGHT": response.weights,
+            "DISH_DIAMETER": np.full(n, response.dish_diameter_m),
+        },
+        units={"POINTING_RA": "deg", "POINTING_DEC": "deg", "FREQUENCY": "Hz", "DISH_DIAMETER": "m"},
+    )
