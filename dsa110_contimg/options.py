@@ -20,8 +20,8 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def digest(self) -> str:
-        """Short hash of all values, equal for equal options."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        """Short hash of all values that can change a result, equal for equal options."""
+        return hashlib.sha256(self.model_dump_json(exclude={"threads"}).encode()).hexdigest()[:16]
 
 
 class ConvertOptions(Options):
@@ -62,7 +62,10 @@ class CalibrateOptions(Options):
         0.05, description="Faintest catalogue source in the field model (Jy at 1.4 GHz)."
     )
     model_radius_deg: Annotated[float, Field(gt=0)] = Field(
-        3.0, description="Radius of the field model about the pointing track (deg)."
+        5.0, description="Radius of the field model about the pointing track (deg): past the first null at 3.2 deg."
+    )
+    model_min_apparent_jy: Annotated[float, Field(ge=0)] = Field(
+        0.002, description="Least apparent flux, through the beam, of a source in the field model (Jy)."
     )
     bandpass_min_snr: Annotated[float, Field(ge=0)] = Field(3.0, description="Least SNR of a bandpass solution.")
     gain_min_snr: Annotated[float, Field(ge=0)] = Field(3.0, description="Least SNR of a gain solution.")
@@ -109,6 +112,11 @@ class ImageOptions(Options):
         0.003,
         description="Largest loss of amplitude at the half-power radius that averaging channels may cost a baseline; "
         "each class of baseline lengths is averaged as far as this allows.",
+    )
+    outside_min_jy: Annotated[float, Field(ge=0)] = Field(
+        0.002,
+        description="Catalogue sources beyond the image's edge with at least this apparent flux (Jy) are predicted and "
+        "subtracted.",
     )
     pb_cut: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.1, description="The beam-corrected image is blank below this primary beam response."

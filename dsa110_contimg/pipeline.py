@@ -245,7 +245,7 @@ class GroupRun:
             raise StateError(f"The step {name} comes after {STEPS[number - 1]}, which has not run", found=list(self.records))
         else:
             inputs = [self._tokens[STEPS[number - 1]]]
-        if name in ("calibrate", "measure") and self.catalog_path is not None:
+        if name in ("calibrate", "image", "measure") and self.catalog_path is not None:
             inputs.append(self.checkpoints.fingerprint([self.catalog_path]))
         if name == "calibrate" and not self.is_calibrator:
             inputs += [files.fingerprint(t.path) for t in self._valid_tables()]
@@ -299,7 +299,12 @@ class GroupRun:
     def _image(self) -> ImageProduct:
         scale = self.records["apply"].flux_scale_error
         record = image.image(
-            self.records["convert"], self.options.image, self.products_dir / "images", flux_scale_error=scale, progress=self._tell("image")
+            self.records["convert"],
+            self.options.image,
+            self.products_dir / "images",
+            flux_scale_error=scale,
+            outside=self.field_catalog,
+            progress=self._tell("image"),
         )
         self.products.record_image(record, run_label=self.run_label)
         return record

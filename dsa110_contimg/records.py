@@ -156,7 +156,8 @@ class CalTable(_Json):
     set_name : tables solved together share it.
     valid_from, valid_to : half-open window (MJD UTC).
     mjd : the middle of the data it was solved on.
-    amplitude_scatter, phase_scatter_deg : robust scatter of the solutions over antennas about their mean in time.
+    flagged_fraction, median_snr : over antennas and channels that have a solution at all.
+    calibrator : its name; empty for phases solved in the field.
     """
 
     path: Path

@@ -63,9 +63,9 @@ def test_subbands_descend_through_the_band() -> None:
 
 
 def test_an_integration_is_96_samples_of_the_correlator() -> None:
-    assert pytest.approx(
-        telescope.FAST_SAMPLES_PER_INTEGRATION * 0.134217728, rel=2**-24
-    ) == telescope.INTEGRATION_S  # stored as float32
+    assert (
+        pytest.approx(telescope.FAST_SAMPLES_PER_INTEGRATION * 0.134217728, rel=2**-24) == telescope.INTEGRATION_S
+    )  # stored as float32
     assert pytest.approx(309.2, abs=0.05) == telescope.GROUP_S
 
 

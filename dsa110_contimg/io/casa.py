@@ -394,7 +394,7 @@ QUERIES: dict[str, Callable[..., Any]] = {
 
 
 def _die_with_parent(parent: int) -> None:
-    """Ask the kernel for SIGKILL when the parent ends, however it ends; Linux only, elsewhere nothing."""
+    """Ask the kernel for SIGKILL when the thread that started us ends, however it ends; Linux only."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:

@@ -140,39 +140,19 @@ def _main_columns(main: table, layout: Layout) -> None:
 
 def _subtables(path: Path, layout: Layout) -> None:
     span = [layout.mjd[0] * MJD_S - layout.integration_s / 2, layout.mjd[-1] * MJD_S + layout.integration_s / 2]
-    n_ant = len(layout.names)
-    zero_rows: dict[str, dict[str, Any]] = {
-        "ANTENNA": {
-            "NAME": list(layout.names),
-            "STATION": list(layout.names),
-            "TYPE": ["GROUND-BASED"] * n_ant,
-            "MOUNT": ["ALT-AZ"] * n_ant,
-            "POSITION": layout.positions,
-            "OFFSET": np.zeros((n_ant, 3)),
-            "DISH_DIAMETER": layout.diameters,
-            "FLAG_ROW": np.zeros(n_ant, bool),
-        },
-        "FIELD": {
-            "NAME": [f"meridian_{layout.group_id}"],
-            "CODE": [""],
-            "TIME": np.array([layout.mjd.mean() * MJD_S]),
-            "NUM_POLY": np.zeros(1, np.int32),
-            **{name: np.array([[[layout.ra, layout.dec]]]) for name in ("DELAY_DIR", "PHASE_DIR", "REFERENCE_DIR")},
-            "SOURCE_ID": np.zeros(1, np.int32),
-            "FLAG_ROW": np.zeros(1, bool),
-        },
+    one = np.zeros(1, np.int32)
+    kept = {"FLAG_ROW": np.zeros(1, bool)}
+    tables: dict[str, dict[str, Any]] = {
+        "ANTENNA": _antennas(layout),
+        "FIELD": _field(layout),
         "SPECTRAL_WINDOW": _spectral_window(layout),
         "POLARIZATION": {
             "NUM_CORR": np.array([len(layout.polarizations)], np.int32),
             "CORR_TYPE": np.array([[_CORRELATIONS[p] for p in layout.polarizations]], np.int32),
             "CORR_PRODUCT": np.array([[["XY".index(c) for c in p] for p in layout.polarizations]], np.int32),
-            "FLAG_ROW": np.zeros(1, bool),
+            **kept,
         },
-        "DATA_DESCRIPTION": {
-            "SPECTRAL_WINDOW_ID": np.zeros(1, np.int32),
-            "POLARIZATION_ID": np.zeros(1, np.int32),
-            "FLAG_ROW": np.zeros(1, bool),
-        },
+        "DATA_DESCRIPTION": {"SPECTRAL_WINDOW_ID": one, "POLARIZATION_ID": one, **kept},
         "OBSERVATION": {
             "TELESCOPE_NAME": [telescope.TELESCOPE_NAME],
             "TIME_RANGE": np.array([span]),
@@ -180,40 +160,72 @@ def _subtables(path: Path, layout: Layout) -> None:
             "PROJECT": [layout.group_id],
             "SCHEDULE_TYPE": [""],
             "RELEASE_DATE": np.array([span[1]]),
-            "FLAG_ROW": np.zeros(1, bool),
+            **kept,
         },
-        "FEED": {
-            "ANTENNA_ID": np.arange(n_ant, dtype=np.int32),
-            "FEED_ID": np.zeros(n_ant, np.int32),
-            "SPECTRAL_WINDOW_ID": np.full(n_ant, -1, np.int32),
-            "TIME": np.full(n_ant, np.mean(span)),
-            "INTERVAL": np.full(n_ant, span[1] - span[0]),
-            "NUM_RECEPTORS": np.full(n_ant, 2, np.int32),
-            "BEAM_ID": np.full(n_ant, -1, np.int32),
-            "BEAM_OFFSET": np.zeros((n_ant, 2, 2)),
-            "POLARIZATION_TYPE": {"shape": [n_ant, 2], "array": ["X", "Y"] * n_ant},
-            "POL_RESPONSE": np.tile(np.eye(2, dtype=np.complex64), (n_ant, 1, 1)),
-            "POSITION": np.zeros((n_ant, 3)),
-            "RECEPTOR_ANGLE": np.zeros((n_ant, 2)),
-        },
-        "POINTING": _pointing(layout, n_ant),
-        "STATE": {"SIG": np.ones(1, bool), "REF": np.zeros(1, bool), "OBS_MODE": ["OBSERVE_TARGET#ON_SOURCE"], "FLAG_ROW": np.zeros(1, bool)},
-        "PROCESSOR": {"TYPE": ["CORRELATOR"], "SUB_TYPE": ["DSA-110"], "FLAG_ROW": np.zeros(1, bool)},
+        "FEED": _feeds(len(layout.names), span),
+        "POINTING": _pointing(layout, len(layout.names)),
+        "STATE": {"SIG": np.ones(1, bool), "REF": np.zeros(1, bool), "OBS_MODE": ["OBSERVE_TARGET#ON_SOURCE"], **kept},
+        "PROCESSOR": {"TYPE": ["CORRELATOR"], "SUB_TYPE": ["DSA-110"], **kept},
         "HISTORY": {
             "TIME": np.array([span[0]]),
             "MESSAGE": [layout.history],
             "PRIORITY": ["INFO"],
             "ORIGIN": ["dsa110_contimg"],
             "APPLICATION": ["dsa110_contimg"],
-            "OBSERVATION_ID": np.zeros(1, np.int32),
+            "OBSERVATION_ID": one,
         },
     }
-    for name, columns in zero_rows.items():
+    for name, columns in tables.items():
         with opened(path / name, writable=True) as sub:
-            length = len(next(iter(columns.values())))
-            sub.addrows(length)
+            sub.addrows(len(next(iter(columns.values()))))
             for column, values in columns.items():
                 sub.putcol(column, values)
+
+
+def _antennas(layout: Layout) -> dict[str, Any]:
+    n = len(layout.names)
+    return {
+        "NAME": list(layout.names),
+        "STATION": list(layout.names),
+        "TYPE": ["GROUND-BASED"] * n,
+        "MOUNT": ["ALT-AZ"] * n,
+        "POSITION": layout.positions,
+        "OFFSET": np.zeros((n, 3)),
+        "DISH_DIAMETER": layout.diameters,
+        "FLAG_ROW": np.zeros(n, bool),
+    }
+
+
+def _field(layout: Layout) -> dict[str, Any]:
+    direction = np.array([[[layout.ra, layout.dec]]])
+    return {
+        "NAME": [f"meridian_{layout.group_id}"],
+        "CODE": [""],
+        "TIME": np.array([layout.mjd.mean() * MJD_S]),
+        "NUM_POLY": np.zeros(1, np.int32),
+        "DELAY_DIR": direction,
+        "PHASE_DIR": direction,
+        "REFERENCE_DIR": direction,
+        "SOURCE_ID": np.zeros(1, np.int32),
+        "FLAG_ROW": np.zeros(1, bool),
+    }
+
+
+def _feeds(n: int, span: list[float]) -> dict[str, Any]:
+    return {
+        "ANTENNA_ID": np.arange(n, dtype=np.int32),
+        "FEED_ID": np.zeros(n, np.int32),
+        "SPECTRAL_WINDOW_ID": np.full(n, -1, np.int32),
+        "TIME": np.full(n, np.mean(span)),
+        "INTERVAL": np.full(n, span[1] - span[0]),
+        "NUM_RECEPTORS": np.full(n, 2, np.int32),
+        "BEAM_ID": np.full(n, -1, np.int32),
+        "BEAM_OFFSET": np.zeros((n, 2, 2)),
+        "POLARIZATION_TYPE": {"shape": [n, 2], "array": ["X", "Y"] * n},
+        "POL_RESPONSE": np.tile(np.eye(2, dtype=np.complex64), (n, 1, 1)),
+        "POSITION": np.zeros((n, 3)),
+        "RECEPTOR_ANGLE": np.zeros((n, 2)),
+    }
 
 
 def _spectral_window(layout: Layout) -> dict[str, Any]:

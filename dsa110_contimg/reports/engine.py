@@ -54,7 +54,7 @@ class Run:
 class OwnKernelSpecs(KernelSpecManager):  # type: ignore[misc]
     """Knows one kernel: ipykernel of ``sys.executable``."""
 
-    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:  # noqa: ARG002 (the signature is Jupyter's)
         """The only one, under any name."""
         return KernelSpec(resource_dir=RESOURCES, **get_kernel_dict())
 
@@ -68,7 +68,7 @@ class OwnKernelManager(AsyncKernelManager):
     def _own_specs(self) -> OwnKernelSpecs:
         return OwnKernelSpecs(parent=self)
 
-    async def start_kernel(self, **options: Any) -> None:
+    async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]  # async in AsyncKernelManager too
         """Start it."""
         with Path(self.log_path).open("ab") as log:
             await super().start_kernel(stdout=log, stderr=log, **options)

@@ -43,7 +43,13 @@ class ReportRow:
 
     @classmethod
     def from_product(
-        cls, product: ReportProduct, *, kind: str, night: str, group_id: str = "", extra: Mapping[str, Any] | None = None
+        cls,
+        product: ReportProduct,
+        *,
+        kind: str,
+        night: str,
+        group_id: str = "",
+        extra: Mapping[str, Any] | None = None,
     ) -> ReportRow:
         """The row of a report just made.
 

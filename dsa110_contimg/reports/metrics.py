@@ -121,7 +121,7 @@ class Verdict:
     def __str__(self) -> str:
         return f"{self.level}: {'; '.join(self.reasons) or 'all numbers within bounds'}"
 
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
         return {"text/plain": str(self), "text/html": self._repr_html_(), VERDICT_MIME: self.to_dict()}
 
     def _repr_html_(self) -> str:
@@ -187,7 +187,9 @@ def _unit(unit: str) -> str:
     return f" {unit}" if unit else ""
 
 
-def judge(values: Mapping[str, float], summary: Mapping[str, Any] | None = None, bounds: Bounds | None = None) -> Verdict:
+def judge(
+    values: Mapping[str, float], summary: Mapping[str, Any] | None = None, bounds: Bounds | None = None
+) -> Verdict:
     """Hold numbers against bounds.
 
     Parameters
@@ -211,9 +213,7 @@ def _judge_one(bound: Bound, value: float) -> Judged:
     return Judged(bound.name, bound.label, value if known else None, text, bound.level(value), bound.text(), bound.why)
 
 
-def measurements(
-    steps: Mapping[str, object], photometry: pd.DataFrame | None = None
-) -> dict[str, float]:
+def measurements(steps: Mapping[str, object], photometry: pd.DataFrame | None = None) -> dict[str, float]:
     """The numbers that a verdict rests on, from the records of the steps; NaN where a record is missing.
 
     Parameters
@@ -277,7 +277,8 @@ def judge_group(
             summary |= {"n_sources": record.n_sources, "n_bright": record.n_bright}
             summary |= {"median_ratio": _known(record.median_ratio), "ratio_scatter": _known(record.ratio_scatter)}
         elif isinstance(record, records.CalTableSet):
-            summary["calibrators"] = sorted({table.calibrator for table in record.solved if table.calibrator})
+            names = {table.calibrator for table in record.solved if table.kind != "GP"} - {""}
+            summary |= {"calibrator": ", ".join(sorted(names))} if names else {}
     return judge(values, summary, bounds)
 
 

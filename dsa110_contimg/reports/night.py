@@ -59,7 +59,7 @@ class NightSummary:
 
     def table(self) -> views.Markup:
         """Groups with their verdicts and numbers, linked to their pages."""
-        heads = ("group (UTC)", "verdict", "noise (mJy/beam)", "over thermal", "flux ratio", "bright sources", "calibrator")
+        heads = ("group (UTC)", "verdict", "noise (mJy/beam)", "over thermal", "flux ratio", "bright", "calibrator")
         return views.table(heads, [_cells(row) for row in self.reports], "no groups")
 
     def failures(self) -> views.Markup:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 ERROR_TAG = "papermill-error-cell-tag"
 """papermill removes cells with this tag when a notebook is run again; our own failure notice carries it too."""
 
-_LARGE_PICTURE = 400_000
+_LARGE_PICTURE = 700_000
 
 Progress = Callable[[int, int, str], None]
 """Called before each cell: cells done, cells in all, name of the cell (its id)."""
@@ -223,7 +223,7 @@ def _execute(
             if run.current:
                 raise
             raise ExternalToolError(
-                "The notebook's kernel did not start", found=_last_line(run.log) or error, expected="a running ipykernel"
+                "The kernel of the notebook did not start", found=_last_line(run.log) or error, expected="ipykernel"
             ) from error
         except CellTimeoutError:
             stop = f"The step took longer than {timeout_s:g} s and was stopped."
@@ -232,23 +232,24 @@ def _execute(
     _compress_pictures(notebook)
     failures = _failures(notebook)
     if stop:
-        failures.append(Failure(run.current, stop, is_view=False))
+        # before the KeyboardInterrupt that a stopped cell may have shown
+        failures.insert(0, Failure(run.current, stop, is_view=False))
     return notebook, failures
 
 
 def _compress_pictures(notebook: NotebookNode) -> None:
-    """Large PNG outputs with 256 colours: an image of noise is four times smaller, and the eye sees no difference."""
+    """Large PNG outputs as JPEG: PNG cannot compress an image of noise, and a month of reports would hold gigabytes."""
     from PIL import Image as Bitmap
 
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            encoded = output.get("data", {}).get("image/png", "")
-            if len(encoded) > _LARGE_PICTURE:
+            data = output.get("data", {})
+            if len(data.get("image/png", "")) > _LARGE_PICTURE:
                 buffer = io.BytesIO()
-                with Bitmap.open(io.BytesIO(base64.b64decode(encoded))) as picture:
-                    palette = picture.convert("RGB").quantize(256, dither=Bitmap.Dither.NONE)
-                palette.save(buffer, "PNG", optimize=True)
-                output["data"]["image/png"] = base64.b64encode(buffer.getvalue()).decode()
+                with Bitmap.open(io.BytesIO(base64.b64decode(data.pop("image/png")))) as picture:
+                    picture.convert("RGB").save(buffer, "JPEG", quality=90, subsampling=0, optimize=True)
+                data["image/jpeg"] = base64.b64encode(buffer.getvalue()).decode()
+                output["metadata"]["image/jpeg"] = output["metadata"].pop("image/png", {})
 
 
 def _last_line(log: Path) -> str:
@@ -273,8 +274,11 @@ def _paragraph(output: NotebookNode) -> str:
     return message if output.ename.rsplit(".", 1)[-1] in ours else f"{output.ename}: {message}"
 
 
-def _subclasses(kind: type) -> set[type]:
-    return {kind}.union(*(_subclasses(child) for child in kind.__subclasses__()))
+def _subclasses(kind: type[ContimgError]) -> set[type[ContimgError]]:
+    found = {kind}
+    for child in kind.__subclasses__():
+        found |= _subclasses(child)
+    return found
 
 
 def _note_failure(notebook: NotebookNode, failure: Failure) -> None:
@@ -340,9 +344,6 @@ def _reached(notebook: NotebookNode, product: ReportProduct) -> list[NotebookNod
 
 def _headings(notebook: NotebookNode) -> list[tuple[str, str]]:
     """Anchor and text of every second-level heading, as nbconvert makes the anchors."""
-    found = []
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            for text in re.findall(r"^## +(.+?)\s*$", cell.source, flags=re.MULTILINE):
-                found.append((html.escape(text.replace(" ", "-"), quote=True), text))
-    return found
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    texts = re.findall(r"^## +(.+?)\s*$", prose, flags=re.MULTILINE)
+    return [(html.escape(text.replace(" ", "-"), quote=True), text) for text in texts]

@@ -15,11 +15,15 @@ from numpy.typing import NDArray
 
 from dsa110_contimg.exceptions import ImagingError
 from dsa110_contimg.options import ImageOptions
+from dsa110_contimg.science.apparent import ApparentSky
 from dsa110_contimg.science.gridding import Gridder
 
 MAD_TO_SIGMA = 1.482602218505602
-_DIVERGED = 1.2
-"""A major cycle that leaves a residual peak above this times the one before has diverged."""
+_RISE = 1.2
+"""A major cycle that leaves a residual peak above this times the one before has made things worse."""
+_DIVERGED = 0.2
+"""A residual that rises above this times the dirty peak has diverged; below, the limit of what CLEAN can do is reached
+(a thousandth of the brightest source, say) and the cycle is undone."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ def clean(
     gridder: Gridder,
     psf: NDArray[np.float32],
     options: ImageOptions,
+    apparent: ApparentSky,
     progress: Callable[[MajorCycle], None] | None = None,
 ) -> Deconvolution:
     """CLEAN the visibilities of a gridder.
@@ -77,13 +82,15 @@ def clean(
         Its point spread function.
     options : ImageOptions
         ``max_iterations`` 0 returns the dirty image as the residual.
+    apparent : ApparentSky
+        Predicts the model's visibilities.
     progress : callable, optional
         Called after every major cycle.
 
     Raises
     ------
     ImagingError
-        The residual grew, or is not finite.
+        The residual grew above a fifth of the dirty peak, or is not finite.
     """
     observed = gridder.data.visibilities
     residual = gridder.dirty(observed)
@@ -94,19 +101,30 @@ def clean(
     radler = _radler(gridder, psf, residual, model, options)
     more = True
     while more:
+        before = model.copy(), residual.copy()
         more = radler.perform(cycles[-1].number)
+        difference = observed - apparent.predict(model, cycles[-1].noise_jy)
         # the model was changed in place; the residual must be too, for radler holds on to it
-        np.copyto(residual, gridder.dirty(observed - gridder.predict(model)))
-        cycles.append(_state(cycles[-1].number + 1, int(radler.iteration_number), residual, model))
-        if not cycles[-1].peak_jy < _DIVERGED * cycles[-2].peak_jy:
-            raise ImagingError(
-                f"Deconvolution diverged in major cycle {cycles[-1].number}",
-                found=f"residual peak {cycles[-1].peak_jy:.4g} Jy/beam after {cycles[-2].peak_jy:.4g}",
-                expected="a residual that falls: look for bad calibration or interference",
-            )
+        np.copyto(residual, gridder.dirty(difference))
+        cycle = _state(cycles[-1].number + 1, int(radler.iteration_number), residual, model)
+        if not cycle.peak_jy < _RISE * cycles[-1].peak_jy:
+            _judge_rise(cycle, cycles)
+            return Deconvolution(*before, tuple(cycles))
+        apparent.learn(difference, cycle.noise_jy)
+        cycles.append(cycle)
         if progress is not None:
-            progress(cycles[-1])
+            progress(cycle)
     return Deconvolution(model, residual, tuple(cycles))
+
+
+def _judge_rise(cycle: MajorCycle, cycles: list[MajorCycle]) -> None:
+    """Raise if the rise of the residual is more than the end of the road."""
+    if not cycle.peak_jy < _DIVERGED * cycles[0].peak_jy:
+        raise ImagingError(
+            f"Deconvolution diverged in major cycle {cycle.number}",
+            found=f"residual peak {cycle.peak_jy:.4g} Jy/beam after {cycles[-1].peak_jy:.4g}",
+            expected="a residual that falls: look for bad calibration or interference",
+        )
 
 
 def _state(number: int, iterations: int, residual: NDArray[np.float32], model: NDArray[np.float32]) -> MajorCycle:

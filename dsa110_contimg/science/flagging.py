@@ -7,6 +7,8 @@ interference that is common to the array: with B baselines its scatter is 0.52 /
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
@@ -128,11 +130,11 @@ def flag_spectrogram(
     """
     floor = RAYLEIGH_SCATTER / np.sqrt(np.maximum(count, 1))
     with np.errstate(invalid="ignore"):
-        burst = mean / np.nanmedian(mean, axis=0, keepdims=True) - 1.0
+        burst = mean / _nanmedian(mean, axis=0) - 1.0
         found = burst > sigma * np.maximum(_robust_sigma(burst, axis=(0, 1)), floor)
         calm = np.where(found, np.nan, mean)
     spectrum, empty = _nanmean(calm)
-    smooth = median_filter(np.where(empty, np.nanmedian(spectrum, axis=0), spectrum), size=(window, 1), mode="nearest")
+    smooth = median_filter(np.where(empty, _nanmedian(np.where(empty, np.nan, spectrum), axis=0), spectrum), size=(window, 1), mode="nearest")
     with np.errstate(invalid="ignore"):
         carrier = np.where(empty, 0.0, spectrum / smooth - 1.0)
         scale = np.maximum(_robust_sigma(carrier, axis=0), floor.mean(axis=0) / np.sqrt(len(mean)))
@@ -147,5 +149,11 @@ def _nanmean(calm: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np
 
 
 def _robust_sigma(values: NDArray[np.float64], axis: int | tuple[int, ...]) -> NDArray[np.float64]:
-    middle = np.nanmedian(values, axis=axis, keepdims=True)
-    return np.asarray(MAD_TO_SIGMA * np.nanmedian(np.abs(values - middle), axis=axis, keepdims=True))[0]
+    return np.asarray(MAD_TO_SIGMA * _nanmedian(np.abs(values - _nanmedian(values, axis)), axis))[0]
+
+
+def _nanmedian(values: NDArray[np.float64], axis: int | tuple[int, ...]) -> NDArray[np.float64]:
+    """Median of what there is, NaN where there is nothing (a subband that was not recorded), without a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        return np.asarray(np.nanmedian(values, axis=axis, keepdims=True))

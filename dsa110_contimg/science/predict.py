@@ -14,6 +14,7 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from dsa110_contimg.science import beam, coordinates
+from dsa110_contimg.science.aberration import aberration_scale
 
 SPEED_OF_LIGHT = 299_792_458.0
 EARTH_RATE = 7.292115e-5
@@ -39,8 +40,16 @@ def source_geometry(
     dec: NDArray[np.float64],
     centre: tuple[float, float],
     pointing: tuple[NDArray[np.float64], NDArray[np.float64]],
+    mjd_utc: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Directions for `predict`.
+    """Directions for `predict`, as they appear: annual aberration scales the field (`science.aberration`).
+
+    Parameters
+    ----------
+    ra, dec : (source,) rad, ICRS
+    centre : phase centre (rad, ICRS)
+    pointing : (time,) right ascensions and declinations of the beam centre (rad, ICRS)
+    mjd_utc : of the observation
 
     Returns
     -------
@@ -49,9 +58,17 @@ def source_geometry(
     offset : (time, source, 3)
         (l, m, n) of the source minus that of the pointing, in the same axes.
     """
-    lmn = coordinates.direction_cosines(ra, dec, *centre)
-    beam_lmn = coordinates.direction_cosines(pointing[0], pointing[1], *centre)
+    scale = aberration_scale(*centre, mjd_utc)
+    lmn = _shrunk(coordinates.direction_cosines(ra, dec, *centre), scale)
+    beam_lmn = _shrunk(coordinates.direction_cosines(pointing[0], pointing[1], *centre), scale)
     return lmn - np.array([0.0, 0.0, 1.0]), lmn[None] - beam_lmn[:, None]
+
+
+def _shrunk(lmn: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
+    """Apparent direction cosines of true ones; on the far side of the sky, where nothing is predicted, unchanged."""
+    l, m = lmn[..., 0] / scale, lmn[..., 1] / scale
+    n = np.sqrt(np.maximum(1.0 - l**2 - m**2, 0.0))
+    return np.asarray(np.where(lmn[..., 2:] > 0, np.stack([l, m, n], axis=-1), lmn))
 
 
 def pole(dec0: float) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dsa110_contimg import telescope
 from dsa110_contimg.science.averaging import ImagingData
-from dsa110_contimg.science.beam import drift_averaged
+from dsa110_contimg.science.beam import airy_power, drift_averaged, separation
 
 BIN_HZ = 12.0e6
 """Channels are summed in bins of about a subband: the beam's curvature within one is below 1e-5."""
@@ -41,6 +41,19 @@ class Response:
     def mean_frequency_hz(self) -> float:
         return float((self.weights.sum(axis=0) * self.frequencies).sum() / self.weights.sum())
 
+    def by_bin(self, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(time, bin, source) beam towards sources at (ra, dec) (rad, ICRS)."""
+        theta = separation(ra[None, :], dec[None, :], self.pointing_ra[:, None], self.pointing_dec[:, None])
+        return airy_power(theta[:, None, :], self.frequencies[None, :, None], self.dish_diameter_m)
+
+    def merged(self) -> Response:
+        """The same response with equal pointings (a tracking telescope) summed into one."""
+        both = np.stack([self.pointing_ra, self.pointing_dec], axis=-1)
+        pointings, number = np.unique(both, axis=0, return_inverse=True)
+        weights = np.zeros((len(pointings), self.weights.shape[1]))
+        np.add.at(weights, number.ravel(), self.weights)
+        return Response(pointings[:, 0], pointings[:, 1], self.frequencies, weights, self.dish_diameter_m)
+
     def at(
         self,
         ra: ArrayLike,
@@ -65,20 +78,16 @@ class Response:
         )
 
 
-def image_response(data: ImagingData, weights: NDArray[np.float32]) -> Response:
+def image_response(data: ImagingData, weights: NDArray[np.float32], bin_hz: float = BIN_HZ) -> Response:
     """The response of an image made of ``data`` with imaging ``weights`` (sample,).
 
-    Pointings that are the same (a tracking telescope) are summed into one.
+    Every time has its entry, weight or none; frequencies without weight are left out.
     """
     low = min(c.frequencies[0] for c in data.channels)
     high = max(c.frequencies[-1] for c in data.channels)
-    n_bins = max(1, round((high - low) / BIN_HZ))
+    n_bins = max(1, round((high - low) / bin_hz))
     edges = np.linspace(low, high, n_bins + 1)[1:-1]
-    pointings, pointing_of = np.unique(
-        np.stack([data.track.pointing_ra, data.track.pointing_dec], axis=-1), axis=0, return_inverse=True
-    )
-    pointing_of = pointing_of.ravel()
-    total = np.zeros((len(pointings), n_bins))
+    total = np.zeros((len(data.track.mjd), n_bins))
     moment = np.zeros(n_bins)
     for index, channels in enumerate(data.channels):
         n = len(channels.frequencies)
@@ -88,9 +97,10 @@ def image_response(data: ImagingData, weights: NDArray[np.float32]) -> Response:
         for part in np.array_split(rows, max(1, len(rows) * n // 4_000_000)):
             w = weights[data.offsets[part][:, None] + np.arange(n)].astype(np.float64)
             by_bin = np.stack([w[:, bin_of == b].sum(axis=1) for b in range(n_bins)], axis=-1)
-            np.add.at(total, pointing_of[data.time_index[part]], by_bin)
+            np.add.at(total, data.time_index[part], by_bin)
             moment += np.bincount(bin_of, w.sum(axis=0) * channels.frequencies, minlength=n_bins)
     used = total.sum(axis=0)
     seen = used > 0.0
     frequencies = moment[seen] / used[seen]
-    return Response(pointings[:, 0], pointings[:, 1], frequencies, total[:, seen], data.track.dish_diameter_m)
+    track = data.track
+    return Response(track.pointing_ra, track.pointing_dec, frequencies, total[:, seen], track.dish_diameter_m)

@@ -23,7 +23,8 @@ _MAX_SAMPLES = 30_000
 
 
 @njit(cache=True)
-def _sinc(turns: float) -> float:
+def sinc(turns: float) -> float:
+    """sin(pi x) / (pi x), for kernels."""
     x = np.pi * turns
     if abs(x) < 1e-4:
         return 1.0 - x * x / 6.0
@@ -56,10 +57,10 @@ def _surviving(
                 turn += rate[k, axis] * offset
                 delay += baseline[k, axis] * offset
                 plain += baseline[k, axis] * lmn[s, axis]
-            left = _sinc(turn) * _sinc(delay * width[k])
+            left = sinc(turn) * sinc(delay * width[k])
             if factor[k] > 1:
                 # the sum of equally spaced channels: sin(n x) / (n sin x)
-                left *= _sinc(factor[k] * plain * width[k]) / _sinc(plain * width[k])
+                left *= sinc(factor[k] * plain * width[k]) / sinc(plain * width[k])
             total += weight[k] * left
         out[s] = total / norm
 

@@ -14,10 +14,10 @@ from dsa110_contimg.options import Options
 
 _RFI_STREAM = 4
 _SIGNAL_JY = (20.0, 500.0)
-N_NARROW = 14
+N_NARROW = 12
 """Narrow-band signals of a group with interference, 1-3 channels each."""
 N_BURSTS = 2
-"""Broadband bursts of a group with interference, 1-2 integrations and 3-6 subbands each."""
+"""Broadband bursts of a group with interference, 1-2 integrations and 2-3 subbands each."""
 
 Subband = Annotated[int, Field(ge=0, lt=telescope.N_SUBBANDS)]
 
@@ -61,7 +61,7 @@ def draw_interference(seed: int, group: int) -> list[Interference]:
         signals.append(Interference(first, width, strength.astype(np.float32)))
     for _ in range(N_BURSTS):
         start, length = int(rng.integers(0, n_times - 1)), int(rng.integers(1, 3))
-        subbands = int(rng.integers(3, 7))
+        subbands = int(rng.integers(2, 4))
         strength = np.zeros(n_times, np.float32)
         strength[start : start + length] = np.exp(rng.uniform(low, high))
         first = int(rng.integers(0, n_sub - subbands + 1)) * telescope.N_CHANNELS_PER_SUBBAND

@@ -156,7 +156,7 @@ def _plan_group(night: _Night, number: int, catalog: pd.DataFrame | None) -> _Gr
     integration = np.arange(telescope.N_INTEGRATIONS) + 0.5 + number * telescope.N_INTEGRATIONS
     # through the Julian date, which is what the file will hold: to 40 microseconds, 0.6 mas of rotation
     mjd = (start + 2400000.5 + integration * telescope.INTEGRATION_S / 86400) - 2400000.5
-    chosen = sky.choose_sources(mjd, night.dec_rad, options.radius_deg, options.min_flux_jy, catalog)
+    chosen = sky.choose_sources(mjd, night.dec_rad, options.radius_deg, options.min_flux_jy, catalog, options.min_apparent_jy)
     sources = sky.with_true_indices(chosen, options.seed)
     if options.gains:
         drift = gains.drift(options.seed, mjd, options.gain_amplitude_rms, options.gain_phase_rms_deg)

@@ -25,7 +25,10 @@ class NightOptions(Options):
     n_antennas: Annotated[int, Field(ge=2, le=96)] = Field(96, description="Antennas; fewer keep the arms' shares.")
     dec_deg: Annotated[float, Field(ge=-40, le=90)] = Field(16.6, description="Apparent declination of the pointing.")
     seed: Annotated[int, Field(ge=0)] = Field(1, description="Seed of everything random.")
-    radius_deg: Annotated[float, Field(gt=0, le=10)] = Field(3.0, description="Radius of the sky about the pointing.")
+    radius_deg: Annotated[float, Field(gt=0, le=10)] = Field(5.0, description="Radius of the sky about the pointing.")
+    min_apparent_jy: Annotated[float, Field(ge=0)] = Field(
+        0.001, description="Sources that never reach this apparent flux (Jy) in a group are left out of its sky."
+    )
     min_flux_jy: Annotated[float, Field(gt=0)] = Field(0.05, description="Faintest source (Jy at 1.4 GHz).")
     noise: bool = Field(True, description="Thermal noise of the system equivalent flux density.")
     gains: bool = Field(True, description="Bandpass and drifting gains; without, the raw scale alone.")

@@ -51,6 +51,7 @@ def choose_sources(
     radius_deg: float,
     min_flux_jy: float,
     catalog: pd.DataFrame | None = None,
+    min_apparent_jy: float = 0.0,
 ) -> pd.DataFrame:
     """Catalogue rows within a radius of the pointing at any of the given times, brightest first.
 
@@ -64,6 +65,8 @@ def choose_sources(
         Largest distance from the pointing track; least flux density at 1.4 GHz.
     catalog : DataFrame, optional
         A sky of one's own; the packaged catalogue without it.
+    min_apparent_jy : float
+        Least apparent flux at 1.4 GHz, through the beam, in any of the integrations.
 
     Raises
     ------
@@ -82,8 +85,10 @@ def choose_sources(
         min_flux_jy,
     )
     where = np.radians(near[["ra_deg", "dec_deg"]].to_numpy(np.float64))
-    distance = beam.separation(where[:, 0, None], where[:, 1, None], ra, dec).min(axis=1, initial=np.inf)
-    chosen = near.loc[distance <= np.radians(radius_deg)].reset_index(drop=True)
+    distance = beam.separation(where[:, 0, None], where[:, 1, None], ra, dec)
+    response = beam.airy_power(distance, telescope.REFERENCE_FREQUENCY_HZ).max(axis=1, initial=0.0)
+    inside = distance.min(axis=1, initial=np.inf) <= np.radians(radius_deg)
+    chosen = near.loc[inside & (response * near["flux_jy"] >= min_apparent_jy)].reset_index(drop=True)
     if chosen.empty:
         raise CatalogError(
             "No catalogue source is in the beam",

@@ -23,7 +23,7 @@ from dsa110_contimg.io.caltable import open_caltable
 from dsa110_contimg.io.casa import CasaTask, run_tasks
 from dsa110_contimg.options import CalibrateOptions
 from dsa110_contimg.records import CalTable, MeasurementSet
-from dsa110_contimg.science import beam, predict
+from dsa110_contimg.science import beam, predict, subtraction
 
 Progress = Callable[[int, int], None]
 APPLY_ORDER = {"B": 1, "G": 2, "GP": 3}
@@ -64,7 +64,7 @@ def predict_field(
             found=f"0 of {len(field)} sources",
             expected=f"at least one of {options.model_min_jy} Jy within {options.model_radius_deg} deg",
         )
-    lmn, offset = predict.source_geometry(ra, dec, (layout.ra, layout.dec), pointing)
+    lmn, offset = predict.source_geometry(ra, dec, (layout.ra, layout.dec), pointing, float(layout.mjd.mean()))
     uvw = np.ascontiguousarray(layout.uvw.reshape(-1, 3))
     time_index = np.repeat(np.arange(layout.mjd.size), layout.antenna1.size)
     parallel = [i for i, p in enumerate(layout.polarizations) if p in ("XX", "YY")]
@@ -88,11 +88,11 @@ def predict_field(
 def _in_field(
     field: pd.DataFrame, pointing: tuple[NDArray[np.float64], NDArray[np.float64]], options: CalibrateOptions
 ) -> tuple[NDArray[Any], ...]:
-    ra, dec = np.radians(field["ra_deg"].to_numpy(float)), np.radians(field["dec_deg"].to_numpy(float))
-    nearest = np.min([beam.separation(ra, dec, *p) for p in zip(*pointing, strict=True)], axis=0)
-    flux = field["flux_jy"].to_numpy(float)
-    keep = (nearest <= np.radians(options.model_radius_deg)) & (flux >= options.model_min_jy)
-    return ra[keep], dec[keep], flux[keep], field["spectral_index"].to_numpy(float)[keep]
+    sources = subtraction.point_sources(field)
+    nearest = np.min([beam.separation(sources.ra, sources.dec, *p) for p in zip(*pointing, strict=True)], axis=0)
+    keep = (nearest <= np.radians(options.model_radius_deg)) & (sources.flux_jy >= options.model_min_jy)
+    keep &= subtraction.matters(sources, pointing, options.model_min_apparent_jy)
+    return sources.ra[keep], sources.dec[keep], sources.flux_jy[keep], sources.spectral_index[keep]
 
 
 def choose_refant(record: MeasurementSet) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from astropy.table import Table
 from numpy.typing import NDArray
@@ -16,7 +17,9 @@ from dsa110_contimg.exceptions import ImagingError
 from dsa110_contimg.io import fits, ms
 from dsa110_contimg.options import ImageOptions
 from dsa110_contimg.records import ImageProduct, MeasurementSet
+from dsa110_contimg.science import subtraction
 from dsa110_contimg.science.aberration import aberration_scale
+from dsa110_contimg.science.apparent import ApparentSky
 from dsa110_contimg.science.averaging import ImagingData, concatenate, from_dataset
 from dsa110_contimg.science.beam import half_power_radius
 from dsa110_contimg.science.deconvolution import Deconvolution, clean, robust_rms
@@ -54,6 +57,7 @@ def image(
     out_dir: Path,
     *,
     flux_scale_error: float = float("nan"),
+    outside: pd.DataFrame | None = None,
     progress: Progress | None = None,
 ) -> ImageProduct:
     """Image calibrated visibilities and deconvolve them.
@@ -67,6 +71,9 @@ def image(
         ``<group id>.<kind>.fits`` are written there: image, pbcor, pb, residual, model, psf, smearing.
     flux_scale_error : float
         Relative error of the flux scale, from calibration; NaN if not known. It is carried, not used.
+    outside : DataFrame, optional
+        A catalogue (`io.catalogs.COLUMNS`). Its sources beyond the edge of the image are subtracted first
+        (`science.subtraction`).
     progress : callable (done, total), optional
         Called after every major cycle.
 
@@ -80,6 +87,11 @@ def image(
     if options.n_pixels % 2:
         raise ImagingError("The image size must be even", found=options.n_pixels, expected=options.n_pixels + 1)
     datasets = _datasets(visibilities)
+    if outside is not None:
+        half = np.radians(options.cell_arcsec / 3600.0) * options.n_pixels / 2
+        datasets = [
+            subtraction.subtract(d, subtraction.brightest(d, outside, half, options.outside_min_jy)) for d in datasets
+        ]
     made = _make(datasets, options, progress)
     group_id = str(datasets[0].attrs["group_id"])
     return _write(made, options, out_dir, group_id, (str(datasets[0].attrs["telescope_name"]), flux_scale_error))
@@ -104,12 +116,13 @@ def _make(datasets: list[xr.Dataset], options: ImageOptions, progress: Progress 
     gridder = Gridder(data, weights, options.n_pixels, cell, options.accuracy, options.threads)
     psf = gridder.psf()
     beam = fit_beam(psf, cell)
-    total = options.max_major_cycles
-    result = clean(gridder, psf, options, (lambda cycle: progress(cycle.number, total)) if progress else None)
     centre = (data.phase_center_ra, data.phase_center_dec)
     vafactor = aberration_scale(*centre, float(data.track.mjd.mean()))
     grid = SkyGrid(options.n_pixels, cell * vafactor, *centre)
-    return _Made(data, weights, psf, beam, result, image_response(data, weights), grid, vafactor)
+    apparent = ApparentSky(gridder, grid, max(2, round(beam.major / cell / 1.5)))
+    total = options.max_major_cycles
+    result = clean(gridder, psf, options, apparent, (lambda cycle: progress(cycle.number, total)) if progress else None)
+    return _Made(data, weights, psf, beam, result, image_response(data, weights).merged(), grid, vafactor)
 
 
 def _write(
@@ -163,7 +176,7 @@ def _header(made: _Made, options: ImageOptions, group_id: str, telescope_name: s
     half = track.integration_s / 2.0 / 86400.0
     low = min(c.frequencies[0] - c.native_width_hz * c.factor / 2 for c in channels)
     high = max(c.frequencies[-1] + c.native_width_hz * c.factor / 2 for c in channels)
-    last, package = made.result.cycles[-1], version("dsa110_contimg")
+    last, package = made.result.cycles[-1], _package_version()
     weighting = f"briggs {options.robust:+.1f}" if options.weighting == "briggs" else options.weighting
     return fits.ImageHeader(
         n_pixels=options.n_pixels,
@@ -195,6 +208,13 @@ def _header(made: _Made, options: ImageOptions, group_id: str, telescope_name: s
             f"options {options.model_dump_json()}",
         ),
     )
+
+
+def _package_version() -> str:
+    try:
+        return version("dsa110_contimg")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "(not installed)"
 
 
 def _response_table(response: Response) -> Table:

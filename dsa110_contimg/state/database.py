@@ -57,7 +57,13 @@ class Database:
         StateError
             If the database cannot be read.
         """
-        with _own_errors(self.path), self.engine.connect() as connection, connection.begin():
+        # SQLite reads are like this by nature
+        options = {} if self.engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
+        with (
+            _own_errors(self.path),
+            self.engine.connect().execution_options(**options) as connection,
+            connection.begin(),
+        ):
             yield connection
 
     @contextmanager
@@ -116,11 +122,11 @@ def open_database(where: str | Path, *, create: bool = True) -> Database:
     OutputError
         If the state directory cannot be made or written.
     StateError
-        If there is no database and ``create`` is False; if the file is damaged or belongs to another program;
-        if a newer version of this package wrote it.
+        If there is no database and ``create`` is False; if the URL cannot be used; if the file is damaged or belongs
+        to another program; if a newer version of this package wrote it.
     """
     if isinstance(where, str) and "://" in where:
-        engine, path = sa.create_engine(where), None
+        engine, path = _remote_engine(where), None
         lock: AbstractContextManager[None] = nullcontext()
     else:
         path = Path(where) / DATABASE_NAME
@@ -213,6 +219,18 @@ def _prepare(database: Database) -> None:
         missing = set(tables.metadata.tables) - set(sa.inspect(connection).get_table_names())
         if missing:
             raise StateError("Tables of the state database are gone", path=database.path, found=sorted(missing))
+
+
+def _remote_engine(url: str) -> sa.Engine:
+    try:
+        return sa.create_engine(url)
+    except (SQLAlchemyError, ImportError) as error:
+        # the URL itself stays out of the message: it may hold a password
+        raise StateError(
+            "The address of the state database cannot be used",
+            found=error,
+            expected="a SQLAlchemy URL whose driver is installed, such as postgresql+psycopg://host/name",
+        ) from error
 
 
 def _sqlite_engine(path: Path) -> sa.Engine:

@@ -1,4 +1,4 @@
-"""Figures and tables: a Dataset, a record or a table in, a matplotlib Figure out. Nothing is computed for science here."""
+"""Figures and tables: a Dataset, a record or a table in, a Figure out. Nothing is computed for science here."""
 
 from __future__ import annotations
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import xarray as xr
+from numba import njit
 from numpy.typing import NDArray
 
 SPEED_OF_LIGHT = 299_792_458.0
+_DIMS = ("time", "baseline_id", "frequency", "polarization")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,12 @@ class Blocks:
     uv_wavelengths: NDArray[np.float64]
     frequency_hz: NDArray[np.float64]
     time_mjd: NDArray[np.float64]
+
+    @cached_property
+    def alignment(self) -> float:
+        """Length of the mean phase vector: 1 if all phases agree, about 1 / sqrt(n) if they are random."""
+        phase = self.residual_phase[np.isfinite(self.residual_phase)]
+        return float(np.hypot(np.cos(phase).mean(dtype=float), np.sin(phase).mean(dtype=float)))
 
 
 def time_slices(vis: xr.Dataset) -> Iterator[slice]:
@@ -98,29 +107,76 @@ def block_averages(vis: xr.Dataset, channels: int = 16) -> Blocks:
         Channels a block. 16 (3.9 MHz) costs a source at the half-power radius 2 % of its amplitude on a 500 m baseline.
     """
     vis = _parallel_hands(_cross(vis))
-    frequency = vis["frequency"].values
-    starts = np.arange(0, frequency.size, channels)
-    model = vis.get("MODEL")
-    means, phases = [], []
+    n_time, n_baseline, n_channel, n_pol = (vis.sizes[name] for name in _DIMS)
+    shape = (n_time, n_baseline, -(-n_channel // channels), n_pol)
+    mean, against = np.empty(shape, np.complex64), np.empty(shape, np.complex64)
+    nothing = np.empty((0, 0, 0, 0), np.complex64)
     for part in time_slices(vis):
-        bad = vis["FLAG"].isel(time=part).values
-        data = np.where(bad, 0, vis["VISIBILITY"].isel(time=part).values)
-        good = np.add.reduceat(~bad, starts, axis=2, dtype=np.float32)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            means.append((np.add.reduceat(data, starts, axis=2) / good).astype(np.complex64))
-        if model is not None:
-            data *= np.conj(model.isel(time=part).values)
-            total = np.add.reduceat(data, starts, axis=2)
-            phases.append(np.where((good > 0) & (total != 0), np.angle(total), np.nan).astype(np.float32))
-    uvw, block = vis["UVW"].values, block_frequencies(frequency, channels)
-    value = np.concatenate(means)
-    phase = np.concatenate(phases) if phases else np.angle(value)
-    with_model = bool(phases) and bool(np.isfinite(phase).any())
+        chunk = vis.isel(time=part)
+        model = chunk["MODEL"].values if "MODEL" in chunk else nothing
+        _average(chunk["VISIBILITY"].values, chunk["FLAG"].values, model, channels, mean[part], against[part])
+    uvw, block = vis["UVW"].values, block_frequencies(vis["frequency"].values, channels)
+    has_model = "MODEL" in vis and bool(np.isfinite(against).any())
     return Blocks(
-        value=value,
-        residual_phase=phase if with_model else np.angle(value),
-        has_model=with_model,
+        value=mean,
+        residual_phase=np.angle(against if has_model else mean),
+        has_model=has_model,
         uv_wavelengths=np.hypot(uvw[..., 0], uvw[..., 1])[..., None] * block / SPEED_OF_LIGHT,
         frequency_hz=block,
         time_mjd=np.asarray(vis["time"].values, np.float64),
     )
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _average(
+    value: NDArray[np.complex64],
+    flag: NDArray[np.bool_],
+    model: NDArray[np.complex64],
+    channels: int,
+    mean: NDArray[np.complex64],
+    against: NDArray[np.complex64],
+) -> None:
+    """Mean of V, and of V conj(M), over the unflagged channels of each block; NaN where there is none or M is zero."""
+    n_time, n_baseline, n_channel, n_pol = value.shape
+    for t in range(n_time):
+        for b in range(n_baseline):
+            for k in range(mean.shape[2]):
+                for p in range(n_pol):
+                    total, product, good = 0j, 0j, 0
+                    for c in range(k * channels, min((k + 1) * channels, n_channel)):
+                        if not flag[t, b, c, p]:
+                            total += value[t, b, c, p]
+                            good += 1
+                            if model.size > 0:
+                                product += value[t, b, c, p] * np.conj(model[t, b, c, p])
+                    mean[t, b, k, p] = total / good if good > 0 else np.nan
+                    against[t, b, k, p] = product / good if good > 0 and product != 0 else np.nan
+
+
+def counts(
+    x: NDArray[np.floating],
+    y: NDArray[np.floating],
+    x_edges: NDArray[np.float64],
+    y_edges: NDArray[np.float64],
+    weights: NDArray[np.floating] | None = None,
+) -> NDArray[np.float64]:
+    """Two-dimensional histogram on evenly spaced edges, as numpy's `histogram2d` and twenty times as fast.
+
+    Returns
+    -------
+    (y, x) array: number, or sum of weights, of the points in each bin; what is not finite or outside is not counted.
+    """
+    column, row = (_bin(values, edges) for values, edges in ((x, x_edges), (y, y_edges)))
+    shape = (y_edges.size - 1, x_edges.size - 1)
+    inside = (column >= 0) & (row >= 0)
+    flat = (row * shape[1] + column)[inside]
+    given = None if weights is None else weights[inside]
+    return np.asarray(np.bincount(flat, weights=given, minlength=shape[0] * shape[1]), np.float64).reshape(shape)
+
+
+def _bin(values: NDArray[np.floating], edges: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Bin of each value, -1 outside; the last edge belongs to the last bin."""
+    scaled = (values - edges[0]) * ((edges.size - 1) / (edges[-1] - edges[0]))
+    inside = (scaled >= 0) & (scaled <= edges.size - 1)
+    number = np.where(inside, scaled, -1.0).astype(np.int64)
+    return np.minimum(number, edges.size - 2)

@@ -43,7 +43,7 @@ def gain_solutions(tables: Sequence[xr.Dataset]) -> Figure:
             _quantity(figure, row[0], table["SNR"].where(~table["FLAG"]).transpose(*gain.dims), "S/N", phase=False)
         else:
             row[0].set_title(f"{name}: amplitude")
-            _quantity(figure, row[0], np.abs(gain), "amplitude", phase=False)
+            _quantity(figure, row[0], abs(gain), "amplitude", phase=False)
         row[1].set_title(f"Phase ({flagged:.1%} flagged, reference antenna {table.attrs.get('refant', 'unknown')})")
         _quantity(figure, row[1], xr.apply_ufunc(np.angle, gain) * 180 / np.pi, "phase (deg)", phase=True)
     return figure
@@ -67,14 +67,13 @@ def _quantity(figure: Figure, axes: Axes, values: xr.DataArray, label: str, *, p
         centres, y_label = _vertical(values)
         finite = flat[np.isfinite(flat)]
         low, high = (-180, 180) if phase or not finite.size else np.percentile(finite, (1, 99))
-        shown = axes.pcolormesh(
+        shown = axes.pcolorfast(
             np.arange(n_antenna * n_pol + 1) / n_pol - 0.5,
             style.bin_edges(centres),
             flat,
             cmap="twilight" if phase else "viridis",
             vmin=low,
             vmax=high,
-            rasterized=True,
         )
         axes.set_ylabel(y_label)
         figure.colorbar(shown, ax=axes, label=label, pad=0.01, ticks=range(-180, 181, 90) if phase else None)

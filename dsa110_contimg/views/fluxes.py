@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ BRIGHT_SIGMA = 20.0
 """Signal to noise above which a source takes part in a median, as `records.Photometry` defines it."""
 HALF_POWER = 0.5
 
-Rows = pd.DataFrame | Sequence[dict[str, Any]]
+Rows: TypeAlias = pd.DataFrame | Sequence[dict[str, Any]]
 
 
 _NUMBERS = (
@@ -110,7 +110,7 @@ def _residual_panel(axes: Axes, table: pd.DataFrame, counted: pd.Series) -> None
         style.say_nothing_to_show(axes, "no source above 20 sigma")
         return
     edges = np.linspace(-6, 6, 25)
-    count = axes.hist(np.clip(values, -5.99, 5.99), bins=edges, color=style.SKY, alpha=0.75)[0]
+    count = axes.hist(np.clip(values, -5.99, 5.99), bins=list(edges), color=style.SKY, alpha=0.75)[0]
     axes.plot(
         edges, len(values) * 0.5 / np.sqrt(2 * np.pi) * np.exp(-0.5 * edges**2), color=style.INK, lw=1.2,
         label="errors alone",
@@ -218,7 +218,7 @@ def _light_curve(axes: Axes, rows: pd.DataFrame, name: str) -> None:
 
 
 def utc_dates(mjd: Any) -> Any:
-    """matplotlib dates of times in MJD UTC."""
+    """Dates for matplotlib of times in MJD UTC."""
     from astropy.time import Time
 
     return date2num(Time(np.asarray(mjd, np.float64), format="mjd", scale="utc").to_datetime())

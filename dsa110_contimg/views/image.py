@@ -69,20 +69,33 @@ def image_view(image: ImageProduct, sources: pd.DataFrame | None = None) -> Figu
     grid = figure.add_gridspec(2, 3, width_ratios=(1, 1, 0.92))
     whole = figure.add_subplot(grid[:, :2], projection=sky.wcs)
     norm = style.sky_norm(image.noise_jy * 1e3, float(np.nanmax(sky.values)) * 1e3)
-    shown = whole.imshow(sky.values * 1e3, cmap=style.SKY_MAP, norm=norm, interpolation="antialiased")
-    whole.contour(response, levels=[0.5], colors="white", linestyles="dashed", linewidths=1.0)
+    shown = _overview(whole, sky.values * 1e3, response, norm)
     _label_sky(whole, f"{image.group_id} UTC, {image.frequency_hz / 1e9:.3f} GHz")
     if sources is not None and len(sources):
         _overlay(whole, sky.wcs, sources)
     bar = figure.colorbar(
         shown, ax=whole, location="bottom", shrink=0.8, pad=0.02, aspect=40, extend="max", label="brightness (mJy/beam)"
     )
-    ticks = _ticks(norm.vmin, norm.vmax)
+    ticks = _ticks(float(norm.vmin or 0.0), float(norm.vmax or 0.0))
     bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
     bar.minorticks_off()
     _zoom(figure, grid[0, 2], sky, image)
     _noise(figure.add_subplot(grid[1, 2]), sky.values[response > 0.5], image)
     return figure
+
+
+def _overview(axes: Any, values: NDArray[np.float32], response: NDArray[np.float32], norm: Any) -> Any:
+    """All of an image in about a thousand pixels, blocks averaged, with the half-power contour."""
+    ny, nx = values.shape
+    block = max(1, min(ny, nx) // 1000)
+    rows, columns = ny // block * block, nx // block * block
+    small = values[:rows, :columns].reshape(rows // block, block, columns // block, block).mean(axis=(1, 3))
+    extent = (-0.5, columns - 0.5, -0.5, rows - 0.5)
+    shown = axes.imshow(small, cmap=style.SKY_MAP, norm=norm, interpolation="antialiased", extent=extent)
+    step = max(1, min(ny, nx) // 200)
+    grid = (np.arange(0, nx, step), np.arange(0, ny, step))
+    axes.contour(*grid, response[::step, ::step], levels=[0.5], colors="white", linestyles="dashed", linewidths=1.0)
+    return shown
 
 
 def _label_sky(axes: Any, title: str) -> None:
@@ -102,7 +115,8 @@ def _overlay(axes: Any, wcs: WCS, sources: pd.DataFrame) -> None:
     width = wcs.pixel_shape[0] if wcs.pixel_shape else float(np.max(x))
     for i in np.argsort(flux)[::-1]:
         # names must not cover each other
-        if len(named) == _LABELLED or any(abs(x[i] - a) < 0.3 * width and abs(y[i] - b) < 0.04 * width for a, b in named):
+        near = any(abs(x[i] - a) < 0.3 * width and abs(y[i] - b) < 0.04 * width for a, b in named)
+        if near or len(named) == _LABELLED:
             continue
         named.append((float(x[i]), float(y[i])))
         right = x[i] > 0.7 * width

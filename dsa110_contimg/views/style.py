@@ -11,9 +11,11 @@ from typing import Any, ParamSpec
 
 import matplotlib as mpl
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.colors import AsinhNorm, LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import ArrayLike, NDArray
 
 P = ParamSpec("P")
@@ -45,7 +47,7 @@ _STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
-    "axes.prop_cycle": mpl.cycler(color=CYCLE),
+    "axes.prop_cycle": cycler(color=CYCLE),
     "axes.formatter.useoffset": False,
     "text.color": INK,
     "xtick.color": MUTED,
@@ -71,7 +73,7 @@ def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
 
     @functools.wraps(function)
     def inside(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with mpl.rc_context(_STYLE):
+        with mpl.rc_context(_STYLE):  # type: ignore[arg-type]  # its keys are literals since matplotlib 3.11
             return function(*args, **kwargs)
 
     return inside
@@ -79,9 +81,8 @@ def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
 
 def new_figure(width: float = 10.0, height: float = 4.0) -> Figure:
     """An empty figure (inches) that arranges its panels itself."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.03)  # type: ignore[union-attr]
-    return figure
+    engine = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.03)
+    return Figure(figsize=(width, height), layout=engine)
 
 
 def say_nothing_to_show(axes: Axes, why: str) -> None:

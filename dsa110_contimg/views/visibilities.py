@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from dsa110_contimg.views import style
-from dsa110_contimg.views.blocks import SPEED_OF_LIGHT, Blocks, block_averages, occupied
+from dsa110_contimg.views.blocks import SPEED_OF_LIGHT, Blocks, block_averages, counts, occupied
 
 _PIXELS = 420
 _CORE_M = 500.0
@@ -69,20 +69,18 @@ def _uv_panel(
     u, v, third = points
     edges = np.linspace(-limit, limit, _PIXELS // (1 if third is not None else 2) + 1)
     both_u, both_v = np.concatenate([u, -u]), np.concatenate([v, -v])
-    count = np.histogram2d(both_v, both_u, bins=(edges, edges))[0]
+    count = counts(both_u, both_v, edges, edges)
     if third is None:
-        shown = axes.pcolormesh(
+        shown = axes.pcolorfast(
             edges, edges, np.where(count > 0, count, np.nan), cmap=style.DENSITY, norm=LogNorm(1, count.max())
         )
         label = "samples on a pixel"
     else:
-        both = np.concatenate([third, third])
-        total = np.histogram2d(both_v, both_u, bins=(edges, edges), weights=both)[0]
+        total = counts(both_u, both_v, edges, edges, weights=np.concatenate([third, third]))
         mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
         low, high = band or (None, None)
-        shown = axes.pcolormesh(edges, edges, mean, cmap=style.BAND_MAP, vmin=low, vmax=high)
+        shown = axes.pcolorfast(edges, edges, mean, cmap=style.BAND_MAP, vmin=low, vmax=high)
         label = "mean frequency (MHz)"
-    shown.set_rasterized(True)
     axes.set(xlabel=r"$u$ (k$\lambda$)", ylabel=r"$v$ (k$\lambda$)", aspect="equal", xlim=(limit, -limit))
     figure.colorbar(shown, ax=axes, label=label, shrink=0.85, pad=0.02)
 
@@ -123,16 +121,17 @@ def _amplitude_panel(figure: Figure, axes: Axes, blocks: Blocks, unit: str) -> N
     length = np.broadcast_to(blocks.uv_wavelengths[..., None] / 1e3, amplitude.shape)
     good = np.isfinite(amplitude) & (length > 0)
     x, y = length[good], amplitude[good]
-    across = np.geomspace(x.min(), x.max() * 1.001, 61)
+    across = np.linspace(np.log10(x.min()), np.log10(x.max()) + 1e-6, 61)
     # two thousandths of the data may lie above the panel: interference must not squeeze the rest flat
     top = float(np.quantile(y, 0.998)) * 1.25
-    count = np.histogram2d(y, x, bins=(np.linspace(0, top, 71), across))[0]
+    levels = np.linspace(0, top, 71)
+    count = counts(np.log10(x), y, across, levels)
     shown = axes.pcolormesh(
-        across, np.linspace(0, top, 71), np.where(count > 0, count, np.nan), cmap=style.DENSITY, norm=LogNorm()
+        10**across, levels, np.where(count > 0, count, np.nan), cmap=style.DENSITY, norm=LogNorm(), rasterized=True
     )
-    column = np.digitize(x, across) - 1
-    middle = [np.median(y[column == i]) if (column == i).any() else np.nan for i in range(60)]
-    axes.plot(np.sqrt(across[1:] * across[:-1]), middle, color=style.VERMILION, label="median")
+    axes.plot(
+        10 ** ((across[1:] + across[:-1]) / 2), _medians(x, y, across, top), color=style.VERMILION, label="median"
+    )
     above = float((y > top).mean())
     if above >= 5e-4:
         axes.text(
@@ -143,21 +142,34 @@ def _amplitude_panel(figure: Figure, axes: Axes, blocks: Blocks, unit: str) -> N
     figure.colorbar(shown, ax=axes, label="visibilities", pad=0.01)
 
 
+def _medians(
+    x: NDArray[np.float64], y: NDArray[np.float64], across: NDArray[np.float64], top: float
+) -> NDArray[np.float64]:
+    """Median of y in each bin of log10(x), to a thousandth of the panel; NaN in an empty bin."""
+    levels = np.linspace(0, top, 1001)
+    fine = np.minimum((y * (1000 / top)).astype(np.int64), 1000)
+    column = np.clip(((np.log10(x) - across[0]) / (across[1] - across[0])).astype(np.int64), 0, across.size - 2)
+    shape = (across.size - 1, levels.size)
+    table = np.bincount(column * levels.size + fine, minlength=shape[0] * shape[1]).reshape(shape)
+    below = np.cumsum(table, axis=1)
+    middle = (below >= below[:, -1:] / 2).argmax(axis=1)
+    return np.where(below[:, -1] > 0, levels[middle], np.nan)
+
+
 def _phase_panel(axes: Axes, blocks: Blocks, against: str) -> None:
     degrees = np.degrees(blocks.residual_phase)
     if against == "frequency":
-        values, shape, label = blocks.frequency_hz / 1e6, (1, 1, -1, 1), "frequency (MHz)"
+        values, axis, label = blocks.frequency_hz / 1e6, 2, "frequency (MHz)"
     else:
-        values, shape, label = style.minutes(blocks.time_mjd), (-1, 1, 1, 1), "minutes since the first integration"
-    where = np.broadcast_to(values.reshape(shape), degrees.shape)
-    good = np.isfinite(degrees)
-    edges = style.bin_edges(values)
+        values, axis, label = style.minutes(blocks.time_mjd), 0, "minutes since the first integration"
+    # one column a block or an integration, whatever their spacing
+    index = np.arange(values.size, dtype=np.float64).reshape([-1 if i == axis else 1 for i in range(4)])
+    where = np.broadcast_to(index, degrees.shape)
     levels = np.linspace(-180, 180, 73)
-    count = np.histogram2d(degrees[good], where[good], bins=(levels, edges))[0]
-    axes.pcolormesh(edges, levels, np.where(count > 0, count, np.nan), cmap=style.DENSITY, vmin=0)
-    # length of the mean unit vector: 1 if all phases agree, about 1/sqrt(n) if they are random
-    alignment = float(np.abs(np.exp(1j * blocks.residual_phase[good]).mean()))
+    count = counts(where, degrees, np.arange(values.size + 1, dtype=np.float64) - 0.5, levels)
+    axes.pcolormesh(
+        style.bin_edges(values), levels, np.where(count > 0, count, np.nan), cmap=style.DENSITY, vmin=0, rasterized=True
+    )
     subject = r"phase $-$ model" if blocks.has_model else "phase"
     axes.set(xlabel=label, ylabel=f"{subject} (deg)", ylim=(-180, 180), yticks=range(-180, 181, 90))
-    axes.set_title(f"alignment {alignment:.2f}", loc="right", fontsize=8.5, fontweight="normal")
-
+    axes.set_title(f"alignment {blocks.alignment:.2f}", loc="right", fontsize=8.5, fontweight="normal")

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
-from multiprocessing.synchronize import Barrier
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from dsa110_contimg.exceptions import OutputError, StateError
-from dsa110_contimg.records import CalTable, SubbandFile, SubbandGroup
 from dsa110_contimg.state import tables
-from dsa110_contimg.state.checkpoints import Checkpoints
 from dsa110_contimg.state.database import MIGRATIONS, Database, migrate, open_database, revisions, upsert
 from dsa110_contimg.state.queue import Queue
 from dsa110_contimg.state.registry import Registry
@@ -27,12 +26,39 @@ from dsa110_contimg.state.registry import Registry
 N_FILES = 16
 
 
+class Workers:
+    """Processes of ``workers.py``."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, str(Path(__file__).with_name("workers.py"))]
+        self._program = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def start(self, job: str, directory: Path) -> int:
+        """The process id, once the job has begun."""
+        answers = {self._ask(f"{job} {directory}"), self._program.stdout.readline().strip()}
+        assert "ready" in answers
+        return int((answers - {"ready"}).pop())
+
+    def wait(self) -> list[int]:
+        """Exit codes of all that were started; a killed process has the negative signal."""
+        return [int(code) for code in self._ask("wait").split()]
+
+    def close(self) -> None:
+        self._program.stdin.close()
+        self._program.wait(60)
+        self._program.stdout.close()
+
+    def _ask(self, line: str) -> str:
+        self._program.stdin.write(f"{line}\n")
+        self._program.stdin.flush()
+        return str(self._program.stdout.readline().strip())
+
+
 @pytest.fixture(scope="module")
-def processes() -> multiprocessing.context.BaseContext:
-    """Processes forked from a clean one that has imported what the tests use: quick to start, no threads inherited."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dsa110_contimg.state.queue", "dsa110_contimg.state.registry"])
-    return context
+def workers() -> Iterator[Workers]:
+    workers = Workers()
+    yield workers
+    workers.close()
 
 
 def _fingerprint_row(name: str, size: int) -> dict[str, object]:
@@ -109,6 +135,13 @@ def test_no_database_is_made_for_a_command_that_only_lists(tmp_path: Path) -> No
     with pytest.raises(StateError, match=r"no state database.*contimg\.sqlite3"):
         open_database(tmp_path, create=False)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["nosuchengine://secret@host/name", "postgresql+psycopg_absent://secret@host/name"])
+def test_an_address_that_cannot_be_used_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(StateError, match="driver is installed") as error:
+        open_database(url)
+    assert "secret" not in str(error.value)
 
 
 def test_a_state_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
@@ -217,49 +250,17 @@ def test_a_lost_table_is_noticed_on_opening(database: Database) -> None:
         open_database(database.path.parent)
 
 
-def _open_together(directory: Path, start: Barrier) -> None:
-    start.wait()
-    database = open_database(directory)
-    with database.write() as connection:
-        upsert(connection, tables.file_fingerprints, _fingerprint_row(f"/{os.getpid()}", 1))
-
-
-def test_processes_that_start_at_once_share_one_migration(
-    processes: multiprocessing.context.BaseContext, tmp_path: Path
-) -> None:
-    start = processes.Barrier(4)
-    children = [processes.Process(target=_open_together, args=(tmp_path / "state", start)) for _ in range(4)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(60)
-    assert [child.exitcode for child in children] == [0, 0, 0, 0]
+def test_processes_that_start_at_once_share_one_migration(workers: Workers, tmp_path: Path) -> None:
+    for _ in range(4):
+        workers.start("create_together", tmp_path / "state")
+    (tmp_path / "go").touch()
+    assert workers.wait() == [0, 0, 0, 0]
     with open_database(tmp_path / "state").read() as connection:
         assert connection.execute(sa.select(sa.func.count()).select_from(tables.file_fingerprints)).scalar() == 4
 
 
-def _write_for_ever(directory: Path, ready: multiprocessing.synchronize.Event) -> None:
-    """Change as the pipeline does: each transaction leaves every group with all its files and every set complete."""
-    database = open_database(directory)
-    queue, registry, checkpoints = Queue(database), Registry(database), Checkpoints(database)
-    ready.set()
-    for i in range(1_000_000):
-        group_id = f"{os.getpid()}-{i % 20}"
-        files = tuple(SubbandFile(Path(f"/{group_id}/{i}_{sb}"), sb, float(i), i) for sb in range(N_FILES))
-        group = SubbandGroup(group_id, float(i), 16.0, files)
-        queue.register(group)
-        if queue.claim(group_id) is not None:
-            queue.complete(group_id)
-        solved = [
-            CalTable(Path(f"/{group_id}.{k}"), k, group_id, 0, group_id, "1", float(i), i - 1.0, i + 1.0, 0.0, 9.0)
-            for k in ("B", "G")
-        ]
-        registry.register(solved)
-        checkpoints.put(group_id, group, group_id=group_id, step="convert", seconds=1.0)
-
-
 def _assert_whole(directory: Path) -> int:
-    """The invariants that hold after every transaction; returns the number of groups."""
+    """The invariants that hold after every transaction of ``workers.write``; returns the number of groups."""
     database = open_database(directory)
     database.check()
     groups = Queue(database).list_groups()
@@ -275,41 +276,25 @@ def _assert_whole(directory: Path) -> int:
     return len(groups)
 
 
-def test_processes_killed_amid_writes_leave_the_database_whole(
-    processes: multiprocessing.context.BaseContext, tmp_path: Path
-) -> None:
+def test_processes_killed_amid_writes_leave_the_database_whole(workers: Workers, tmp_path: Path) -> None:
     draw = random.Random(20260125)
     n_groups = 0
     for _ in range(10):
-        ready = processes.Event()
-        child = processes.Process(target=_write_for_ever, args=(tmp_path, ready))
-        child.start()
-        assert ready.wait(60)
+        child = workers.start("write", tmp_path)
         time.sleep(draw.uniform(0.02, 0.2))
-        os.kill(child.pid, signal.SIGKILL)
-        child.join(60)
-        assert child.exitcode == -signal.SIGKILL
+        os.kill(child, signal.SIGKILL)
+        assert workers.wait() == [-signal.SIGKILL]
         found = _assert_whole(tmp_path)
         assert found >= n_groups, "what was committed before the kill is still there"
         n_groups = found
     assert n_groups > 0
 
 
-def _open(directory: Path, ready: multiprocessing.synchronize.Event) -> None:
-    ready.set()
-    open_database(directory)
-
-
-def test_a_kill_amid_the_first_migration_does_not_matter(
-    processes: multiprocessing.context.BaseContext, tmp_path: Path
-) -> None:
+def test_a_kill_amid_the_first_migration_does_not_matter(workers: Workers, tmp_path: Path) -> None:
     draw = random.Random(3)
     for i in range(5):
-        ready = processes.Event()
-        child = processes.Process(target=_open, args=(tmp_path / str(i), ready))
-        child.start()
-        assert ready.wait(60)
+        child = workers.start("create", tmp_path / str(i))
         time.sleep(draw.uniform(0.0, 0.1))
-        child.kill()
-        child.join(60)
+        os.kill(child, signal.SIGKILL)
+        workers.wait()
         assert _assert_whole(tmp_path / str(i)) == 0

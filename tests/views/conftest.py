@@ -83,7 +83,9 @@ def caltable(kind: str, n_times: int, n_channels: int, n_antennas: int = 8) -> x
     )
 
 
-def photometry(n_sources: int = 40, group: str = "2026-01-25T05:01:12", mjd: float = MJD, seed: int = 3) -> pd.DataFrame:
+def photometry(
+    n_sources: int = 40, group: str = "2026-01-25T05:01:12", mjd: float = MJD, seed: int = 3
+) -> pd.DataFrame:
     """Fluxes that scatter as their errors say."""
     fixed, rng = np.random.default_rng(1), np.random.default_rng(seed)
     catalogue = np.minimum(0.05 * fixed.pareto(1.1, n_sources) + 0.05, 3.0)
@@ -117,7 +119,9 @@ def photometry(n_sources: int = 40, group: str = "2026-01-25T05:01:12", mjd: flo
     )
 
 
-def image_product(folder: Path, sources: pd.DataFrame, n_pixels: int = 240, cell_arcsec: float = 60.0) -> records.ImageProduct:
+def image_product(
+    folder: Path, sources: pd.DataFrame, n_pixels: int = 240, cell_arcsec: float = 60.0
+) -> records.ImageProduct:
     """A restored image of these sources with correlated noise, and its primary beam."""
     rng = np.random.default_rng(2)
     y, x = np.mgrid[:n_pixels, :n_pixels] - n_pixels / 2
@@ -179,3 +183,16 @@ def fluxes() -> pd.DataFrame:
 @pytest.fixture
 def image(tmp_path: Path, fluxes: pd.DataFrame) -> records.ImageProduct:
     return image_product(tmp_path, fluxes)
+
+
+@pytest.fixture
+def tables() -> list[xr.Dataset]:
+    return [caltable("B", 1, 48), caltable("G", 1, 1), caltable("GP", 5, 1)]
+
+
+@pytest.fixture
+def night() -> pd.DataFrame:
+    """Three groups of one night; the faintest source is in the first alone."""
+    groups = [photometry(30, f"2026-01-25T05:{5 * i:02d}:12", MJD + 0.0036 * i, seed=i) for i in range(3)]
+    faintest = groups[0].loc[groups[0]["flux_jy"].idxmin(), "source"]
+    return pd.concat([groups[0], *(group[group["source"] != faintest] for group in groups[1:])], ignore_index=True)

@@ -1,0 +1,371 @@
+"""Visibilities of bright sources as the telescope saw them: through a beam that moves, over a wide band, smeared.
+
+A model image holds one flux per pixel, the mean over the observation. But while a group is taken the beam drifts by
+1.3 deg, so a source at the half-power radius grows or fades by a quarter of itself, and over the band its response
+and its spectrum change by tens of per cent. Subtracting the mean leaves sidelobes of several parts in a thousand of
+every source: more than the thermal noise from the first Jansky on. All of this is known, so it is put into the
+prediction, by direct Fourier transform of the brightest pixels; the rest goes through the gridder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+from dsa110_contimg.science.averaging import ImagingData
+from dsa110_contimg.science.beam import SPEED_OF_LIGHT
+from dsa110_contimg.science.coordinates import direction_cosines
+from dsa110_contimg.science.grid import SkyGrid
+from dsa110_contimg.science.gridding import Gridder
+from dsa110_contimg.science.response import image_response
+from dsa110_contimg.science.smearing import EARTH_ROTATION, sinc, surviving_fraction
+
+MAX_PIXELS = 1000
+"""Most pixels that are predicted one by one: a second of work for a group of 48 antennas."""
+BRIGHT = 20.0
+"""Signal to noise above which a source is predicted by itself: the sidelobes that its changes leave, about 0.5 % of it,
+are then a tenth of the noise."""
+INDEX_PRIOR = (-0.7, 0.3)
+"""Spectral index of a source before its own data speak, and its spread (Condon 1984)."""
+MIN_RESPONSE = 0.05
+"""Where the mean beam is lower, the model of the beam is not good enough to say how it varies."""
+
+_BIN_HZ = 3.0e6
+_UNEVEN_HZ = 100.0
+_LANES = 16
+
+
+class _Rows(NamedTuple):
+    """Where the samples are: uvw (m), indices, offsets; direction cosines less (0, 0, 1) of the tracking centres."""
+
+    uvw: NDArray[np.float64]
+    time: NDArray[np.int64]
+    channels: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    tracking: NDArray[np.float64]
+    pole: NDArray[np.float64]
+
+
+class _Channels(NamedTuple):
+    """All lists of channels, one after the other; list i is ``first[i]:first[i + 1]``.
+
+    ``step`` is the usual spacing of a list, ``uneven`` marks channels that do not follow the one before by it, ``bins``
+    are indices into the bins of the gains, ``width`` (native channel, Hz) and ``factor`` are per list.
+    """
+
+    frequencies: NDArray[np.float64]
+    first: NDArray[np.int64]
+    step: NDArray[np.float64]
+    uneven: NDArray[np.bool_]
+    bins: NDArray[np.int64]
+    width: NDArray[np.float64]
+    factor: NDArray[np.int64]
+
+
+class _Points(NamedTuple):
+    """Point sources: direction cosines less (0, 0, 1), the source that each belongs to, and those of the sources."""
+
+    lmn: NDArray[np.float64]
+    source: NDArray[np.int64]
+    centre: NDArray[np.float64]
+    integration: float
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """Groups of model pixels that share one direction's beam and one spectrum.
+
+    ``x``, ``y`` (source,) flux-weighted places (pixels); ``flux`` (source,) apparent, the sum of the pixels;
+    ``pixel_flux`` (pixel,); ``index`` (source,) spectral; ``gain`` (time, bin, source) of weighted mean 1.
+    """
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    flux: NDArray[np.float64]
+    pixel_flux: NDArray[np.float64]
+    points: _Points
+    index: NDArray[np.float64]
+    gain: NDArray[np.float64]
+
+
+class ApparentSky:
+    """Predicts a model image for one gridder.
+
+    Parameters
+    ----------
+    gridder : Gridder
+    grid : SkyGrid
+        Directions of its pixels.
+    reach : int
+        Model pixels within this of a peak (in x and in y) belong to its source.
+    """
+
+    def __init__(self, gridder: Gridder, grid: SkyGrid, reach: int) -> None:
+        data = gridder.data
+        self._gridder, self._grid, self._reach = gridder, grid, reach
+        self._response = image_response(data, gridder.weights, _BIN_HZ)
+        self._channels = _channels(data, self._response.frequencies)
+        centre = (data.phase_center_ra, data.phase_center_dec)
+        tracking = direction_cosines(data.track.pointing_ra, data.track.pointing_dec, *centre) - [0.0, 0.0, 1.0]
+        pole = np.array([0.0, np.cos(centre[1]), np.sin(centre[1])]) * EARTH_ROTATION
+        self._rows = _Rows(data.uvw, data.time_index, data.channels_index, data.offsets, tracking, pole)
+        self._sources: _Sources | None = None
+        self._known = np.empty((0, 3))
+
+    def predict(self, model: NDArray[np.float32], noise_jy: float) -> NDArray[np.complex64]:
+        """Visibilities (sample,) of a model (Jy/pixel, apparent).
+
+        Sources above `BRIGHT` times the noise (Jy/beam) of the image are predicted one by one.
+        """
+        rest = model.copy()
+        self._sources = self._take_sources(rest, BRIGHT * noise_jy)
+        out = self._gridder.predict(rest) if rest.any() else np.zeros(len(self._gridder.weights), np.complex64)
+        if self._sources is not None:
+            of_pixel = self._sources.gain[:, :, self._sources.points.source] * self._sources.pixel_flux
+            amplitude = np.ascontiguousarray(of_pixel, np.float32)
+            _predict(self._rows, self._channels, self._sources.points, amplitude, out)
+        return out
+
+    def learn(self, residual: NDArray[np.complex64], noise_jy: float) -> None:
+        """Improve the spectral indices of the sources last predicted, from residual visibilities (sample,).
+
+        A spectral index wrong by d leaves S d ln f of a source of flux S; the projection of the residual on that gives
+        d, and noise in the image its error, to be weighed against `INDEX_PRIOR`.
+        """
+        sources = self._sources
+        if sources is None:
+            return
+        response, gain = self._response, sources.gain
+        log_f = np.log(response.frequencies)
+        power = response.weights[:, :, None] * gain**2
+        # about this mean, the slope does not mix with an error of the flux itself
+        slope = log_f[:, None] - np.einsum("tbs,b->s", power, log_f) / power.sum(axis=(0, 1))
+        points = sources.points._replace(lmn=sources.points.centre, source=np.arange(len(sources.flux)))
+        sums = np.zeros((_LANES, 2, len(sources.flux)))
+        weights = self._gridder.weights
+        _project(self._rows, self._channels, points, np.ascontiguousarray(gain, np.float32), slope, residual, weights, sums)
+        along, norm = sums.sum(axis=0)
+        norm = np.maximum(norm, 1e-12 * self._gridder.weight_sum)
+        change = along / (sources.flux * norm)
+        precision = (sources.flux / noise_jy) ** 2 * norm / self._gridder.weight_sum
+        mean, spread = INDEX_PRIOR
+        index = (mean / spread**2 + (sources.index + change) * precision) / (1.0 / spread**2 + precision)
+        self._known = np.stack([sources.x, sources.y, np.clip(index, -4.0, 4.0)], axis=-1)
+
+    def _take_sources(self, model: NDArray[np.float32], least_jy: float) -> _Sources | None:
+        """The brightest sources of a model, whose pixels are set to zero in it."""
+        y, x = np.nonzero(model)
+        flux = model[y, x].astype(np.float64)
+        source = _grouped(x, y, flux, self._reach, least_jy)
+        here = source >= 0
+        if not here.any():
+            return None
+        x, y, flux, source = x[here], y[here], flux[here], source[here]
+        model[y, x] = 0.0
+        weight = np.abs(flux)
+        mean_x, mean_y = (np.bincount(source, weight * v) / np.bincount(source, weight) for v in (x, y))
+        points = _Points(self._lmn(x, y), source, self._lmn(mean_x, mean_y), self._gridder.data.track.integration_s)
+        index = self._index(mean_x, mean_y)
+        gain = self._gain(mean_x, mean_y, index)
+        return _Sources(mean_x, mean_y, np.bincount(source, flux), flux, points, index, gain)
+
+    def _lmn(self, x: NDArray[np.generic], y: NDArray[np.generic]) -> NDArray[np.float64]:
+        """Direction cosines less (0, 0, 1) in the frame of uvw (whose angles are apparent, not true)."""
+        half, cell = self._gridder.n_pixels // 2, self._gridder.cell_rad
+        l, m = -(x.astype(np.float64) - half) * cell, (y.astype(np.float64) - half) * cell
+        r2 = l**2 + m**2
+        return np.stack([l, m, -r2 / (1.0 + np.sqrt(1.0 - r2))], axis=-1)
+
+    def _index(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What was learnt about the sources at these places."""
+        index = np.full(len(x), INDEX_PRIOR[0])
+        if len(self._known):
+            distance = np.hypot(x[:, None] - self._known[:, 0], y[:, None] - self._known[:, 1])
+            nearest = distance.argmin(axis=1)
+            close = distance.min(axis=1) <= self._reach
+            index[close] = self._known[nearest[close], 2]
+        return index
+
+    def _gain(
+        self, x: NDArray[np.float64], y: NDArray[np.float64], index: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """(time, bin, source): beam times spectrum, over their mean with the image's weights and what smearing leaves.
+
+        The kernel multiplies by each baseline's own smearing, so that the mean over everything is 1.
+        """
+        ra, dec = self._grid.sky(x, y)
+        beam = self._response.by_bin(ra, dec)
+        mean = np.einsum("tb,tbs->s", self._response.weights, beam) / self._response.weights.sum()
+        beam = np.where(mean > MIN_RESPONSE, beam, 1.0)
+        gain = beam * (self._response.frequencies[:, None] / self._response.mean_frequency_hz) ** index
+        gain /= np.einsum("tb,tbs->s", self._response.weights, gain) / self._response.weights.sum()
+        return np.asarray(gain / surviving_fraction(ra, dec, self._gridder.data, self._gridder.weights))
+
+
+def _channels(data: ImagingData, bins: NDArray[np.float64]) -> _Channels:
+    frequencies = np.concatenate([c.frequencies for c in data.channels])
+    first = np.cumsum([0] + [len(c.frequencies) for c in data.channels])
+    step = np.array([np.median(np.diff(c.frequencies)) if len(c.frequencies) > 1 else 0.0 for c in data.channels])
+    uneven = np.zeros(len(frequencies), np.bool_)
+    for begin, end, even in zip(first[:-1], first[1:], step, strict=True):
+        uneven[begin + 1 : end] = np.abs(np.diff(frequencies[begin:end]) - even) > _UNEVEN_HZ
+    nearest = np.abs(frequencies[:, None] - bins[None, :]).argmin(axis=1)
+    width = np.array([c.native_width_hz for c in data.channels])
+    return _Channels(frequencies, first, step, uneven, nearest, width, np.array([c.factor for c in data.channels]))
+
+
+def _grouped(
+    x: NDArray[np.int64], y: NDArray[np.int64], flux: NDArray[np.float64], reach: int, least_jy: float
+) -> NDArray[np.int64]:
+    """Number of the source that each pixel belongs to, brightest first; -1 for none.
+
+    Every source is a peak and the pixels within ``reach`` of it (in x and in y) that no brighter one has. A source
+    whose pixels sum to less than ``least_jy`` is left, and so is all that would exceed `MAX_PIXELS`.
+    """
+    source = np.full(len(x), -1)
+    free = np.ones(len(x), np.bool_)
+    number, taken = 0, 0
+    for peak in np.argsort(-np.abs(flux)):
+        if not free[peak]:
+            continue
+        # a source's brightest pixel may hold a small part of it, but not less than this
+        if abs(flux[peak]) < 0.1 * least_jy:
+            break
+        near = np.flatnonzero(free & (np.abs(x - x[peak]) <= reach) & (np.abs(y - y[peak]) <= reach))
+        free[near] = False
+        total = flux[near].sum()
+        # pixels of both signs that cancel have neither a place nor a spectrum
+        if abs(total) < max(least_jy, 0.2 * np.abs(flux[near]).sum()):
+            continue
+        taken += len(near)
+        if taken > MAX_PIXELS:
+            break
+        source[near] = number
+        number += 1
+    return source
+
+
+@njit(cache=True, fastmath=True)
+def _smearing(rows: _Rows, channels: _Channels, points: _Points, row: int, left: NDArray[np.float32]) -> None:
+    """What is left of each source on one baseline, at the middle of its channels."""
+    which = rows.channels[row]
+    first, last = channels.first[which], channels.first[which + 1] - 1
+    f = 0.5 * (channels.frequencies[first] + channels.frequencies[last]) / SPEED_OF_LIGHT
+    width, n = channels.width[which] / SPEED_OF_LIGHT, channels.factor[which]
+    u, v, w = rows.uvw[row]
+    _, py, pz = rows.pole
+    rate = (py * w - pz * v, pz * u, -py * u)
+    for s in range(len(left)):
+        l, m, n1 = points.centre[s]
+        dl, dm, dn = points.centre[s] - rows.tracking[rows.time[row]]
+        turn = (rate[0] * dl + rate[1] * dm + rate[2] * dn) * f * points.integration
+        plain = (u * l + v * m + w * n1) * width
+        left[s] = sinc(turn) * sinc((u * dl + v * dm + w * dn) * width) * sinc(n * plain) / sinc(plain)
+
+
+@njit(cache=True, fastmath=True)
+def _turn(delay: NDArray[np.float64], frequency: float, re: NDArray[np.float32], im: NDArray[np.float32]) -> None:
+    """Phasors exp(2 pi i f tau)."""
+    for p in range(len(delay)):
+        turns = delay[p] * frequency
+        angle = 2.0 * np.pi * (turns - np.floor(turns))
+        re[p], im[p] = np.cos(angle), np.sin(angle)
+
+
+# a function of its own, without the row's bookkeeping around it, is what the compiler turns into vector instructions
+@njit(cache=True, fastmath=True)
+def _sum_and_step(
+    here: NDArray[np.float32],
+    mine: NDArray[np.float32],
+    re: NDArray[np.float32],
+    im: NDArray[np.float32],
+    step_re: NDArray[np.float32],
+    step_im: NDArray[np.float32],
+) -> complex:
+    """Sum of the points on one channel; the phasors move on to the next."""
+    real, imaginary = np.float32(0.0), np.float32(0.0)
+    for p in range(len(re)):
+        a = here[p] * mine[p]
+        real += a * re[p]
+        imaginary += a * im[p]
+        turned = re[p] * step_re[p] - im[p] * step_im[p]
+        im[p] = re[p] * step_im[p] + im[p] * step_re[p]
+        re[p] = turned
+    return complex(real, imaginary)
+
+
+@njit(parallel=True, cache=True, fastmath=True)
+def _predict(
+    rows: _Rows, channels: _Channels, points: _Points, amplitude: NDArray[np.float32], out: NDArray[np.complex64]
+) -> None:
+    """Add to ``out`` (sample,) the points of ``amplitude`` (time, bin, point)."""
+    n_rows, n_points = len(rows.time), len(points.source)
+    for lane in prange(_LANES):
+        left = np.empty(len(points.centre), np.float32)
+        mine = np.empty(n_points, np.float32)
+        delay = np.empty(n_points, np.float64)
+        re, im = np.empty(n_points, np.float32), np.empty(n_points, np.float32)
+        step_re, step_im = np.empty(n_points, np.float32), np.empty(n_points, np.float32)
+        for row in range(lane * n_rows // _LANES, (lane + 1) * n_rows // _LANES):
+            _smearing(rows, channels, points, row, left)
+            u, v, w = rows.uvw[row]
+            for p in range(n_points):
+                l, m, n1 = points.lmn[p]
+                delay[p] = (u * l + v * m + w * n1) / SPEED_OF_LIGHT
+                mine[p] = left[points.source[p]]
+            which = rows.channels[row]
+            first = channels.first[which]
+            _turn(delay, channels.frequencies[first], re, im)
+            _turn(delay, channels.step[which], step_re, step_im)
+            for k in range(rows.offsets[row + 1] - rows.offsets[row]):
+                if channels.uneven[first + k]:
+                    _turn(delay, channels.frequencies[first + k], re, im)
+                here = amplitude[rows.time[row], channels.bins[first + k]]
+                out[rows.offsets[row] + k] += _sum_and_step(here, mine, re, im, step_re, step_im)
+
+
+@njit(parallel=True, cache=True, fastmath=True)
+def _project(
+    rows: _Rows,
+    channels: _Channels,
+    points: _Points,
+    gain: NDArray[np.float32],
+    slope: NDArray[np.float64],
+    residual: NDArray[np.complex64],
+    weights: NDArray[np.float32],
+    sums: NDArray[np.float64],
+) -> None:
+    """Gather in ``sums`` (lane, 2, source) w x g Re(R conj(phasor)) and w (x g)^2, x the ``slope`` (bin, source)."""
+    n_rows, n_points = len(rows.time), len(points.source)
+    for lane in prange(_LANES):
+        left = np.empty(n_points, np.float32)
+        delay = np.empty(n_points, np.float64)
+        re, im = np.empty(n_points, np.float32), np.empty(n_points, np.float32)
+        step_re, step_im = np.empty(n_points, np.float32), np.empty(n_points, np.float32)
+        for row in range(lane * n_rows // _LANES, (lane + 1) * n_rows // _LANES):
+            _smearing(rows, channels, points, row, left)
+            u, v, w = rows.uvw[row]
+            for p in range(n_points):
+                l, m, n1 = points.lmn[p]
+                delay[p] = (u * l + v * m + w * n1) / SPEED_OF_LIGHT
+            which = rows.channels[row]
+            first = channels.first[which]
+            _turn(delay, channels.frequencies[first], re, im)
+            _turn(delay, channels.step[which], step_re, step_im)
+            for k in range(rows.offsets[row + 1] - rows.offsets[row]):
+                if channels.uneven[first + k]:
+                    _turn(delay, channels.frequencies[first + k], re, im)
+                here, x = gain[rows.time[row], channels.bins[first + k]], slope[channels.bins[first + k]]
+                v_re, v_im = residual[rows.offsets[row] + k].real, residual[rows.offsets[row] + k].imag
+                weight = weights[rows.offsets[row] + k]
+                for p in range(n_points):
+                    a = here[p] * left[p] * x[p]
+                    sums[lane, 0, p] += weight * a * (v_re * re[p] + v_im * im[p])
+                    sums[lane, 1, p] += weight * a * a
+                    turned = re[p] * step_re[p] - im[p] * step_im[p]
+                    im[p] = re[p] * step_im[p] + im[p] * step_re[p]
+                    re[p] = turned

@@ -1,0 +1,128 @@
+"""Sources that an image cannot hold, taken out of its visibilities.
+
+A source beyond the image's edge still throws its sidelobes into it, and deconvolution cannot reach it: 3C138, two
+groups before its transit, stands in the wing of the beam with 0.3 Jy and doubles the noise. Such sources are predicted
+from the catalogue, through the drifting beam and with the averaging of the correlator, and subtracted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from dsa110_contimg import telescope
+from dsa110_contimg.science import beam, coordinates, predict
+
+_RUN = telescope.N_CHANNELS_PER_SUBBAND
+
+
+@dataclass(frozen=True)
+class PointSources:
+    """Bare arrays of sources: directions (rad, ICRS), flux (Jy at 1.4 GHz), spectral index."""
+
+    ra: NDArray[np.float64]
+    dec: NDArray[np.float64]
+    flux_jy: NDArray[np.float64]
+    spectral_index: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.ra)
+
+
+def point_sources(catalog: pd.DataFrame) -> PointSources:
+    """The columns of a catalogue (`io.catalogs.COLUMNS`) that a prediction needs."""
+    columns = {name: catalog[name].to_numpy(float) for name in ("ra_deg", "dec_deg", "flux_jy", "spectral_index")}
+    return PointSources(
+        np.radians(columns["ra_deg"]), np.radians(columns["dec_deg"]), columns["flux_jy"], columns["spectral_index"]
+    )
+
+
+def matters(
+    sources: PointSources, pointing: tuple[NDArray[np.float64], NDArray[np.float64]], least_jy: float
+) -> NDArray[np.bool_]:
+    """Which sources reach an apparent flux (Jy at 1.4 GHz) in any integration of a drift (pointings: rad, ICRS)."""
+    apparent = predict.apparent_fluxes(
+        sources.flux_jy,
+        sources.spectral_index,
+        (sources.ra, sources.dec),
+        pointing,
+        np.array([telescope.REFERENCE_FREQUENCY_HZ]),
+        telescope.REFERENCE_FREQUENCY_HZ,
+    )
+    return np.asarray(apparent.max(axis=(0, 1)) >= least_jy)
+
+
+def outside(sources: PointSources, centre: tuple[float, float], half_width_rad: float) -> NDArray[np.bool_]:
+    """Which sources lie beyond the edge of a square SIN image about a phase centre (rad)."""
+    lmn = coordinates.direction_cosines(sources.ra, sources.dec, *centre)
+    return np.asarray((np.abs(lmn[:, :2]).max(axis=-1) > half_width_rad) | (lmn[:, 2] <= 0))
+
+
+def subtract(dataset: xr.Dataset, sources: PointSources) -> xr.Dataset:
+    """A Visibilities view with sources subtracted from its parallel hands; lazy where the view is lazy.
+
+    Parameters
+    ----------
+    dataset : Visibilities view of one phase centre, in the sense of a Measurement Set
+    sources : PointSources
+    """
+    if not len(sources):
+        return dataset
+    pointing = (dataset["pointing_ra"].to_numpy(), dataset["pointing_dec"].to_numpy())
+    centre = (float(dataset.attrs["phase_center_ra"]), float(dataset.attrs["phase_center_dec"]))
+    lmn, offset = predict.source_geometry(sources.ra, sources.dec, centre, pointing, float(dataset["time"].mean()))
+    frequencies = dataset["frequency"].to_numpy()
+    hands = np.isin(dataset["polarization"].to_numpy(), ("XX", "YY", "RR", "LL")).astype(np.float32)
+    uvw = dataset["UVW"].to_numpy()
+    seconds = float(dataset.attrs["integration_time"])
+
+    def model(start: int, stop: int) -> NDArray[np.complex64]:
+        rows = np.ascontiguousarray(uvw[start:stop].reshape(-1, 3))
+        when = np.repeat(np.arange(start, stop), uvw.shape[1])
+        out = np.empty((len(rows), len(frequencies)), np.complex64)
+        for first in range(0, len(frequencies), _RUN):
+            channels = frequencies[first : first + _RUN]
+            apparent = predict.apparent_fluxes(
+                sources.flux_jy,
+                sources.spectral_index,
+                (sources.ra, sources.dec),
+                pointing,
+                channels,
+                telescope.REFERENCE_FREQUENCY_HZ,
+            )
+            out[:, first : first + _RUN] = predict.predict(
+                rows, when, channels, lmn, offset, apparent, predict.pole(centre[1]), seconds
+            )
+        return out.reshape(stop - start, uvw.shape[1], -1)[..., None] * hands
+
+    def taken(block: NDArray[np.complex64], block_info: dict[int, dict[str, list[tuple[int, int]]]]) -> NDArray[np.complex64]:
+        start, stop = block_info[0]["array-location"][0]
+        return np.asarray(block - model(start, stop), np.complex64)
+
+    lazy = dataset["VISIBILITY"].data
+    if not isinstance(lazy, da.Array):
+        lazy = da.from_array(lazy, chunks=(4, -1, -1, -1))
+    whole = lazy.rechunk({1: -1, 2: -1, 3: -1})
+    return dataset.assign(VISIBILITY=(dataset["VISIBILITY"].dims, da.map_blocks(taken, whole, dtype=np.complex64)))
+
+
+def brightest(dataset: xr.Dataset, catalog: pd.DataFrame, half_width_rad: float, least_jy: float) -> PointSources:
+    """The catalogue sources beyond the edge of an image that reach an apparent flux (Jy) in any integration.
+
+    Parameters
+    ----------
+    dataset : Visibilities view
+    half_width_rad : of the image.
+    """
+    sources = point_sources(catalog)
+    pointing = (dataset["pointing_ra"].to_numpy(), dataset["pointing_dec"].to_numpy())
+    centre = (float(dataset.attrs["phase_center_ra"]), float(dataset.attrs["phase_center_dec"]))
+    wanted = outside(sources, centre, half_width_rad) & matters(sources, pointing, least_jy)
+    return PointSources(
+        sources.ra[wanted], sources.dec[wanted], sources.flux_jy[wanted], sources.spectral_index[wanted]
+    )
