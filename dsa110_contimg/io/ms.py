@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MJD_S = 86400.0
 _CORRELATIONS = {"XX": 9, "XY": 10, "YX": 11, "YY": 12}
-_CORRELATION_NAMES = {9: "XX", 10: "XY", 11: "YX", 12: "YY", 5: "RR", 6: "RL", 7: "LR", 8: "LL", 1: "I"}
+CORRELATION_NAMES = {9: "XX", 10: "XY", 11: "YX", 12: "YY", 5: "RR", 6: "RL", 7: "LR", 8: "LL", 1: "I"}
 
 
 @dataclass(frozen=True)
@@ -357,7 +357,7 @@ def read_layout(path: Path) -> Layout:
     with opened(path / "ANTENNA") as sub:
         names, positions, diameters = sub.getcol("NAME"), sub.getcol("POSITION"), sub.getcol("DISH_DIAMETER")
     with opened(path / "POLARIZATION") as sub:
-        polarizations = tuple(_CORRELATION_NAMES[int(c)] for c in sub.getcell("CORR_TYPE", 0))
+        polarizations = tuple(CORRELATION_NAMES[int(c)] for c in sub.getcell("CORR_TYPE", 0))
     with opened(path / "POINTING") as sub:
         pointing = np.asarray(sub.getcol("DIRECTION")).reshape(sub.nrows(), 2) if sub.nrows() else np.tile(direction, (times.size, 1))
         step = max(1, len(pointing) // times.size)

@@ -209,7 +209,7 @@ def judge(
 
 def _judge_one(bound: Bound, value: float) -> Judged:
     known = math.isfinite(value)
-    text = f"{value * bound.scale:.3g}{_unit(bound.unit)}" if known else "not known"
+    text = f"{value * bound.scale:#.3g}".rstrip(".") + _unit(bound.unit) if known else "not known"
     return Judged(bound.name, bound.label, value if known else None, text, bound.level(value), bound.text(), bound.why)
 
 

@@ -310,11 +310,13 @@ def page(notebook: NotebookNode, product: ReportProduct, verdict: Verdict | None
     """
     import nbformat
     from nbconvert import HTMLExporter
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
     data = files("dsa110_contimg") / "data"
     shown = nbformat.from_dict(notebook)
     shown.cells = _reached(shown, product)
     exporter = HTMLExporter(raw_template=(data / "report.html.j2").read_text(encoding="utf-8"))
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     resources = {
         "report": {
@@ -333,8 +335,13 @@ def page(notebook: NotebookNode, product: ReportProduct, verdict: Verdict | None
 
 
 def _reached(notebook: NotebookNode, product: ReportProduct) -> list[NotebookNode]:
-    """The cells up to the one that failed: prose without its figure would only promise. All, if none did."""
-    cells = [cell for cell in notebook.cells if ERROR_TAG not in cell.metadata.get("tags", [])]
+    """The cells up to the one that failed: prose without its figure would only promise. All, if none did.
+
+    Of the parameters only those that were given are shown.
+    """
+    tags = {tag for cell in notebook.cells for tag in cell.metadata.get("tags", [])}
+    left_out = {ERROR_TAG} | ({"parameters"} if "injected-parameters" in tags else set())
+    cells = [cell for cell in notebook.cells if left_out.isdisjoint(cell.metadata.get("tags", []))]
     if product.status == "failed":
         names = [cell.get("id", "").removeprefix("step-") for cell in cells]
         if product.failed_step in names:

@@ -12,7 +12,7 @@ from numba import njit, prange
 from numpy.typing import ArrayLike, NDArray
 
 from dsa110_contimg.science.averaging import ImagingData
-from dsa110_contimg.science.beam import SPEED_OF_LIGHT
+from dsa110_contimg.science.beam import SPEED_OF_LIGHT, airy_power, separation
 from dsa110_contimg.science.coordinates import direction_cosines
 
 EARTH_ROTATION = 7.292115e-5
@@ -41,15 +41,15 @@ def _surviving(
     width: NDArray[np.float64],
     factor: NDArray[np.int64],
     weight: NDArray[np.float64],
-    out: NDArray[np.float64],
-) -> None:
+    beam: NDArray[np.float64],
+) -> NDArray[np.float64]:
     """``lmn`` (source, 3) and ``tracking`` (time, 3): direction cosines less (0, 0, 1); per sample: ``time``,
     ``baseline`` and ``rate`` (sample, 3) in wavelengths and in turns per integration, ``width`` of native channels
-    over frequency, ``factor`` channels averaged.
+    over frequency, ``factor`` channels averaged; ``beam`` (source, time).
     """
-    norm = weight.sum()
+    out = np.empty(len(lmn))
     for s in prange(len(lmn)):
-        total = 0.0
+        total, norm = 0.0, 0.0
         for k in range(len(weight)):
             turn, delay, plain = 0.0, 0.0, 0.0
             for axis in range(3):
@@ -61,8 +61,10 @@ def _surviving(
             if factor[k] > 1:
                 # the sum of equally spaced channels: sin(n x) / (n sin x)
                 left *= sinc(factor[k] * plain * width[k]) / sinc(plain * width[k])
-            total += weight[k] * left
+            total += weight[k] * beam[s, time[k]] * left
+            norm += weight[k] * beam[s, time[k]]
         out[s] = total / norm
+    return out
 
 
 def surviving_fraction(
@@ -70,7 +72,8 @@ def surviving_fraction(
 ) -> NDArray[np.float64]:
     """Fraction of the peak of a point source that is left in an image.
 
-    The weighted mean over visibilities of sinc(r t) sinc(d tau) sin(n x) / (n sin x): r the differential fringe rate
+    The mean over visibilities, by imaging weight and primary beam, of sinc(r t) sinc(d tau) sin(n x) / (n sin x): r the
+    differential fringe rate
     omega (z x b).(s - s_p) f / c over an integration of length t, tau = b.(s - s_p) / c over a native channel of
     width d, s_p the pointing of that integration; x = pi d b.(s - s_0) / c for n channels averaged by imaging, s_0 the
     phase centre (Thompson, Moran & Swenson 2017, sections 6.4 and 16.2).
@@ -97,9 +100,12 @@ def surviving_fraction(
     rate = np.cross(pole, wavelengths) * (EARTH_ROTATION * data.track.integration_s)
     width = np.array([c.native_width_hz for c in data.channels])[channels] / frequency
     factor = np.array([c.factor for c in data.channels])[channels]
-    out = np.empty(len(lmn))
     time, weight = data.time_index[row], weights[sample].astype(np.float64)
-    _surviving(lmn, tracking, time, wavelengths, rate, width, factor, weight, out)
+    mean_frequency = float((weight * frequency).sum() / weight.sum())
+    theta = separation(ra.reshape(-1, 1), dec.reshape(-1, 1), data.track.pointing_ra, data.track.pointing_dec)
+    # where the beam is all but zero throughout, the mean is still to be one
+    beam = airy_power(theta, mean_frequency, data.track.dish_diameter_m) + 1e-6
+    out = _surviving(lmn, tracking, time, wavelengths, rate, width, factor, weight, beam)
     return np.asarray(out.reshape(ra.shape))
 
 

@@ -17,7 +17,7 @@ from dsa110_contimg.options import MeasureOptions
 from dsa110_contimg.records import ImageProduct, Photometry
 from dsa110_contimg.science.deconvolution import robust_rms
 from dsa110_contimg.science.grid import SkyGrid
-from dsa110_contimg.science.photometry import Pixels, Quality, fit_offsets, forced_peaks, local_noise, sample
+from dsa110_contimg.science.photometry import Pixels, Planes, Quality, fit_offsets, forced_peaks, local_noise, sample
 from dsa110_contimg.science.response import Response
 from dsa110_contimg.science.restoring import Beam
 
@@ -26,6 +26,8 @@ POSITION_SNR = 10.0
 BRIGHT_SNR = 20.0
 """Sources above this, inside the half-power radius, make the median ratio."""
 EDGE_BEAMS = 3.0
+JOINT_BEAMS = 2.0
+"""Sources nearer to each other than this (times the major FWHM) are solved for together."""
 LOW_BEAM = 0.3
 NOISE_BOX_BEAMS = 20.0
 """Side of the box of the local noise: 400 beam areas, whose robust rms is true to 6 %."""
@@ -51,7 +53,7 @@ class _Opened:
     """An image's files, read."""
 
     pixels: Pixels
-    residual: NDArray[np.float32]
+    planes: Planes
     smearing: NDArray[np.float32]
     grid: SkyGrid
     response: Response
@@ -122,7 +124,7 @@ def _open(image: ImageProduct) -> _Opened:
     )
     return _Opened(
         pixels=Pixels(fits.read_plane(image.path), grid.cell, beam),
-        residual=fits.read_plane(image.residual_path),
+        planes=Planes(*(fits.read_plane(path) for path in (image.residual_path, image.model_path, image.psf_path))),
         smearing=fits.read_plane(image.smearing_path),
         grid=grid,
         response=response,
@@ -145,8 +147,8 @@ def _in_image(opened: _Opened, catalog: pd.DataFrame, options: MeasureOptions) -
 def _measured(opened: _Opened, sources: pd.DataFrame, image: ImageProduct, options: MeasureOptions) -> pd.DataFrame:
     pixels = opened.pixels
     x, y = sources["x"].to_numpy(), sources["y"].to_numpy()
-    peaks = forced_peaks(pixels, x, y)
-    noise = local_noise(opened.residual, x, y, round(NOISE_BOX_BEAMS / 2 * pixels.beam_pixels))
+    peaks = forced_peaks(pixels, opened.planes, x, y, JOINT_BEAMS * pixels.beam.major / pixels.cell)
+    noise = local_noise(opened.planes.residual, x, y, round(NOISE_BOX_BEAMS / 2 * pixels.beam_pixels))
     raw_error = noise * peaks.error_factor
     response, response_error = _response(opened.response, sources, options)
     gain = response * sample(opened.smearing, x, y)

@@ -141,7 +141,9 @@ def position_offsets(photometry: pd.DataFrame, image: ImageProduct) -> Figure:
         size = (fraction * image.bmin_deg * 7200, fraction * image.bmaj_deg * 7200)
         # here x is east, so from north through east is clockwise
         scatter.add_patch(Ellipse((0, 0), *size, angle=-image.bpa_deg, fc="none", ec=style.MUTED, ls="--", lw=0.9))
-        scatter.text(0, size[1] / 2, f" {fraction:g} beam", fontsize=7.5, color=style.MUTED, va="bottom")
+        angle = np.radians(image.bpa_deg)
+        top = float(np.hypot(size[1] * np.cos(angle), size[0] * np.sin(angle))) / 2
+        scatter.text(0, top, f"{fraction:g} beam", fontsize=7.5, color=style.MUTED, va="bottom", ha="center")
     scatter.plot(east, north, "o", ms=4, color=style.BLUE, alpha=0.8)
     if len(table):
         label = f"median {east.median():+.2f}″, {north.median():+.2f}″"

@@ -64,12 +64,13 @@ def caltable(kind: str, n_times: int, n_channels: int, n_antennas: int = 8) -> x
     shape = (n_times, n_antennas, n_channels, 2)
     ramp = np.linspace(-1, 1, n_channels)[None, None, :, None] * rng.normal(size=(1, n_antennas, 1, 2))
     phase = 2 * np.pi * rng.random((1, n_antennas, 1, 2)) + ramp + 0.05 * rng.normal(size=shape)
+    size = np.ones(shape) if kind == "GP" else 1 + 0.05 * rng.normal(size=shape)
     flag = np.zeros(shape, bool)
     flag[:, 3] = True
     dims = ("time", "antenna_name", "frequency", "polarization")
     return xr.Dataset(
         {
-            "GAIN": (dims, (1 + 0.05 * rng.normal(size=shape)) * np.exp(1j * phase)),
+            "GAIN": (dims, size * np.exp(1j * phase)),
             "FLAG": (dims, flag),
             "SNR": (dims, np.full(shape, 50.0)),
         },

@@ -180,3 +180,9 @@ def test_sexagesimal_is_that_of_astropy(degrees: float, digits: int) -> None:
     step = 10.0**-digits
     assert Angle(text, unit="deg").arcsecond == pytest.approx(degrees * 3600, abs=0.5 * step + 1e-6)
     assert "60" not in text[1:].split(".")[0].split(":")[1:]
+
+
+def test_a_phase_only_table_shows_its_signal_to_noise(tables: list[xr.Dataset]) -> None:
+    figure = views.gain_solutions(tables)
+    assert "Phases in the field: signal to noise" in text_of(figure)
+    assert "Bandpass: amplitude" in text_of(figure)
