@@ -3,7 +3,7 @@
 Subband files come in at one end, a judged light curve leaves at the other, and a notebook shows every step between.
 
 >>> import dsa110_contimg as dc
->>> vis = dc.open_group("data-samples/2026-01-26T05:00:00")  # doctest: +SKIP
+>>> vis = dc.open_group("data-samples/2026-01-26T04:51:13")  # doctest: +SKIP
 
 Importing this package is fast and imports neither CASA nor matplotlib; each name is fetched when it is first used.
 """

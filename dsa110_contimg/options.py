@@ -70,7 +70,9 @@ class CalibrateOptions(Options):
     bandpass_min_snr: Annotated[float, Field(ge=0)] = Field(3.0, description="Least SNR of a bandpass solution.")
     gain_min_snr: Annotated[float, Field(ge=0)] = Field(3.0, description="Least SNR of a gain solution.")
     phase_interval_s: Annotated[float, Field(gt=0)] = Field(
-        64.5, description="Solution interval of the phase-only gains in the field (s)."
+        telescope.INTEGRATION_S,
+        description="Solution interval of phase-only gains (s); one integration leaves nothing to interpolate, and "
+        "phases that are interpolated limit the image of a bright calibrator.",
     )
     refant: str | None = Field(None, description="Reference antenna by station name; None ranks the antennas.")
     bandpass_hours: Annotated[float, Field(gt=0)] = Field(
@@ -113,10 +115,10 @@ class ImageOptions(Options):
         description="Largest loss of amplitude at the half-power radius that averaging channels may cost a baseline; "
         "each class of baseline lengths is averaged as far as this allows.",
     )
-    outside_min_jy: Annotated[float, Field(ge=0)] = Field(
+    known_min_jy: Annotated[float, Field(ge=0)] = Field(
         0.002,
-        description="Catalogue sources beyond the image's edge with at least this apparent flux (Jy) are predicted and "
-        "subtracted.",
+        description="Catalogue sources of at least this apparent flux (Jy) are predicted through the drifting beam and "
+        "subtracted before deconvolution; those within the image are restored to it.",
     )
     pb_cut: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.1, description="The beam-corrected image is blank below this primary beam response."

@@ -29,7 +29,7 @@ from dsa110_contimg.io import catalogs, files, measures, ms, uvh5
 from dsa110_contimg.io.caltable import open_caltable
 from dsa110_contimg.options import PipelineOptions
 from dsa110_contimg.records import CalTable, CalTableSet, FlagSummary, ImageProduct, MeasurementSet, Photometry, SubbandGroup
-from dsa110_contimg.science import calibrators, coordinates
+from dsa110_contimg.science import beam, calibrators, coordinates, subtraction
 from dsa110_contimg.settings import Settings, load_settings
 from dsa110_contimg.stages import apply, calibrate, convert, flag, image, measure
 from dsa110_contimg.state.checkpoints import Checkpoints, checkpoint_key, code_version
@@ -73,7 +73,7 @@ def _shown(record: Any) -> dict[str, Any]:
 
 def _short(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{value:.10g}"
     if isinstance(value, list):
         inner = [Path(v["path"]["path"]).name if isinstance(v, dict) and "path" in v else _short(v) for v in value]
         return ", ".join(inner) or "none"
@@ -155,13 +155,20 @@ class GroupRun:
 
     @cached_property
     def field_catalog(self) -> pd.DataFrame:
-        """All catalogue sources that may matter to this group: around the pointing track, brightest first."""
+        """All catalogue sources that may matter to this group: around the pointing track, brightest first.
+
+        Calibration and imaging take the same, or one would subtract what the other has not solved for (the Crab nebula,
+        6 deg from 3C138, still stands in a far sidelobe with a Jansky).
+        """
         ra, dec = self._pointing
-        radius = self.options.calibrate.model_radius_deg + 1.5
+        radius = self.options.calibrate.model_radius_deg
         source = catalogs.packaged_catalog() if self.catalog_path is None else catalogs.read_catalog(self.catalog_path)
         middle = coordinates.circular_mean(ra)
         least = min(self.options.calibrate.model_min_jy, self.options.measure.min_flux_jy)
-        return catalogs.within(source, float(np.degrees(middle)), float(np.degrees(dec.mean())), radius, least)
+        near = catalogs.within(source, float(np.degrees(middle)), float(np.degrees(dec.mean())), radius + 1.5, least)
+        where = subtraction.point_sources(near)
+        nearest = np.min([beam.separation(where.ra, where.dec, *p) for p in zip(ra, dec, strict=True)], axis=0)
+        return near[nearest <= np.radians(radius)].reset_index(drop=True)
 
     @cached_property
     def _pointing(self) -> tuple[Any, Any]:
@@ -303,7 +310,7 @@ class GroupRun:
             self.options.image,
             self.products_dir / "images",
             flux_scale_error=scale,
-            outside=self.field_catalog,
+            known=self.field_catalog,
             progress=self._tell("image"),
         )
         self.products.record_image(record, run_label=self.run_label)
@@ -320,7 +327,7 @@ class GroupRun:
 
     def raw(self) -> xr.Dataset:
         """The Measurement Set's visibilities as recorded, phased and flagged, in raw units."""
-        return ms.open_ms(self._record("convert").path, "DATA")
+        return ms.open_ms(self._record("convert").path, "DATA", model="calibrate" in self.records)
 
     def corrected(self) -> xr.Dataset:
         """The calibrated visibilities and the field model (Jy)."""

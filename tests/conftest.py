@@ -25,19 +25,23 @@ class Night:
     truth: object
 
 
-def simulated(directory: Path, **options: object) -> Night:
-    """Simulate a night into a directory."""
+@pytest.fixture(scope="session")
+def simulated():
+    """A function that simulates a night into a directory."""
     from dsa110_contimg.io import uvh5
     from dsa110_contimg.simulate import night, truth
     from dsa110_contimg.simulate.plan import demo_night_options
 
-    planned = demo_night_options(seed=7, n_antennas=16, n_groups=2).model_copy(update=options)
-    night.simulate_night(planned, directory)
-    return Night(directory, uvh5.discover(directory).groups, truth.load_truth(directory))
+    def make(directory: Path, n_antennas: int = 16, n_groups: int = 2, **options: object) -> Night:
+        planned = demo_night_options(seed=7, n_antennas=n_antennas, n_groups=n_groups)
+        night.simulate_night(planned.model_copy(update=options), directory)
+        return Night(directory, uvh5.discover(directory).groups, truth.load_truth(directory))
+
+    return make
 
 
 @pytest.fixture(scope="session")
-def night16(tmp_path_factory) -> Night:
+def night16(simulated, tmp_path_factory) -> Night:
     """Two groups of 16 antennas; 3C138 transits in the second, and sb09 of the first is missing."""
     from dsa110_contimg.simulate.faults import GroupFaults
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsa110_contimg import views
-from dsa110_contimg.exceptions import ContimgError, ExternalToolError, InputError
+from dsa110_contimg.exceptions import ContimgError, CorruptFileError, ExternalToolError, InputError
 from dsa110_contimg.io.files import beside, make_directory
 from dsa110_contimg.records import ImageProduct
 from dsa110_contimg.reports.metrics import MARKS, VERDICT_MIME, Verdict
@@ -189,7 +189,10 @@ def _write(product: ReportProduct, notebook: NotebookNode, text: str) -> None:
 def _thumbnail(verdict: Verdict | None, path: Path) -> Path | None:
     if verdict is None or "image" not in verdict.summary:
         return None
-    picture = views.thumbnail(ImageProduct.from_json(verdict.summary["image"]))
+    try:
+        picture = views.thumbnail(ImageProduct.from_json(verdict.summary["image"]))
+    except CorruptFileError:
+        return None  # the view of the image has said so already; the report must not be lost for its icon
     with beside(path) as partial:
         partial.write_bytes(picture)
     return path

@@ -16,7 +16,7 @@ from dsa110_contimg.science.averaging import ImagingData
 from dsa110_contimg.science.beam import airy_power, drift_averaged, separation
 
 BIN_HZ = 12.0e6
-"""Channels are summed in bins of about a subband: the beam's curvature within one is below 1e-5."""
+"""Channels are summed in bins of about a subband: what the beam and the steepest spectra curve within one is below 2e-4."""
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,30 @@ def fit_beam(psf: NDArray[np.float32], cell_rad: float) -> Beam:
     return Beam(float(major), float(minor), float(np.arctan2(axes[0, 0], axes[1, 0]) % np.pi))
 
 
+def add_points(
+    image: NDArray[np.float32],
+    beam: Beam,
+    cell_rad: float,
+    places: tuple[NDArray[np.float64], NDArray[np.float64]],
+    flux_jy: NDArray[np.float64],
+) -> None:
+    """Add point sources to a restored image in place: a beam of peak ``flux_jy`` at each (x, y), between pixels or not.
+
+    Parameters
+    ----------
+    image : (n, n) ``[y, x]``
+    places : x and y (source,), pixels from 0
+    """
+    half = int(np.ceil(5.0 * beam.major / FWHM_PER_SIGMA / cell_rad)) + 1
+    n = len(image)
+    for x, y, flux in zip(*places, flux_jy, strict=True):
+        columns = np.arange(max(0, int(x) - half), min(n, int(x) + half + 2))
+        rows = np.arange(max(0, int(y) - half), min(n, int(y) + half + 2))
+        if columns.size and rows.size:
+            east, north = -(columns[None, :] - x) * cell_rad, (rows[:, None] - y) * cell_rad
+            image[np.ix_(rows, columns)] += (flux * beam.value(east, north)).astype(np.float32)
+
+
 def restore(
     model: NDArray[np.float32], residual: NDArray[np.float32], beam: Beam, cell_rad: float, threads: int = 1
 ) -> NDArray[np.float32]:

@@ -1,8 +1,13 @@
-"""Sources that an image cannot hold, taken out of its visibilities.
+"""Known sources, taken out of the visibilities before they are imaged.
 
-A source beyond the image's edge still throws its sidelobes into it, and deconvolution cannot reach it: 3C138, two
-groups before its transit, stands in the wing of the beam with 0.3 Jy and doubles the noise. Such sources are predicted
-from the catalogue, through the drifting beam and with the averaging of the correlator, and subtracted.
+Deconvolution puts sources on pixels, one flux for all times and frequencies; the sky does neither, and 3C138 then
+limits its image to a dynamic range of some thousands. And a source beyond the image's edge throws its sidelobes into
+it where deconvolution cannot reach: two groups before its transit 3C138 stands in the wing of the beam with 0.3 Jy.
+
+So catalogue sources are predicted where they are, through the drifting beam and with the averaging of the correlator,
+and subtracted. What is left of a source, because its flux or place is not the catalogue's, is imaged like anything
+else; the prediction's own peak is put back when the image is restored. Both steps are linear: whatever the catalogue
+says, the sum is what was observed (`tests/stages/test_image_known.py`).
 """
 
 from __future__ import annotations
@@ -33,6 +38,13 @@ class PointSources:
     def __len__(self) -> int:
         return len(self.ra)
 
+    def where(self, mask: NDArray[np.bool_]) -> PointSources:
+        """Those of a mask (source,)."""
+        return PointSources(self.ra[mask], self.dec[mask], self.flux_jy[mask], self.spectral_index[mask])
+
+
+NOTHING = PointSources(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0))
+
 
 def point_sources(catalog: pd.DataFrame) -> PointSources:
     """The columns of a catalogue (`io.catalogs.COLUMNS`) that a prediction needs."""
@@ -55,12 +67,6 @@ def matters(
         telescope.REFERENCE_FREQUENCY_HZ,
     )
     return np.asarray(apparent.max(axis=(0, 1)) >= least_jy)
-
-
-def outside(sources: PointSources, centre: tuple[float, float], half_width_rad: float) -> NDArray[np.bool_]:
-    """Which sources lie beyond the edge of a square SIN image about a phase centre (rad)."""
-    lmn = coordinates.direction_cosines(sources.ra, sources.dec, *centre)
-    return np.asarray((np.abs(lmn[:, :2]).max(axis=-1) > half_width_rad) | (lmn[:, 2] <= 0))
 
 
 def subtract(dataset: xr.Dataset, sources: PointSources) -> xr.Dataset:
@@ -111,18 +117,8 @@ def subtract(dataset: xr.Dataset, sources: PointSources) -> xr.Dataset:
     return dataset.assign(VISIBILITY=(dataset["VISIBILITY"].dims, da.map_blocks(taken, whole, dtype=np.complex64)))
 
 
-def brightest(dataset: xr.Dataset, catalog: pd.DataFrame, half_width_rad: float, least_jy: float) -> PointSources:
-    """The catalogue sources beyond the edge of an image that reach an apparent flux (Jy) in any integration.
-
-    Parameters
-    ----------
-    dataset : Visibilities view
-    half_width_rad : of the image.
-    """
+def known_sources(dataset: xr.Dataset, catalog: pd.DataFrame, least_jy: float) -> PointSources:
+    """The catalogue sources that reach an apparent flux (Jy) in any integration of a Visibilities view."""
     sources = point_sources(catalog)
     pointing = (dataset["pointing_ra"].to_numpy(), dataset["pointing_dec"].to_numpy())
-    centre = (float(dataset.attrs["phase_center_ra"]), float(dataset.attrs["phase_center_dec"]))
-    wanted = outside(sources, centre, half_width_rad) & matters(sources, pointing, least_jy)
-    return PointSources(
-        sources.ra[wanted], sources.dec[wanted], sources.flux_jy[wanted], sources.spectral_index[wanted]
-    )
+    return sources.where(matters(sources, pointing, least_jy))

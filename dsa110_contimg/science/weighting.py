@@ -23,9 +23,9 @@ def _cell(u: float, v: float, n: int, scale: float) -> tuple[int, int]:
     """Cell of a point of the uv plane (wavelengths) on the folded grid; (-1, -1) where it lies outside."""
     if v < 0.0:
         u, v = -u, -v
-    x = int(np.floor(u * scale + 0.5)) + n // 2
-    y = int(np.floor(v * scale + 0.5))
-    if x < 0 or x >= n or y >= n // 2 + 1:
+    x = int(np.floor(u * scale)) + n // 2
+    y = int(np.floor(v * scale))
+    if x < 0 or x >= n or y >= n // 2:
         return -1, -1
     return y, x
 
@@ -99,7 +99,7 @@ def imaging_weights(
     frequencies = np.concatenate([c.frequencies for c in data.channels])
     first = np.cumsum([0] + [len(c.frequencies) for c in data.channels])[:-1]
     where = (data.uvw, data.channels_index, frequencies, first, data.offsets, data.weights, n_pixels * cell_rad)
-    grid = np.zeros((n_pixels // 2 + 1, n_pixels))
+    grid = np.zeros((n_pixels // 2, n_pixels))
     if scheme == "natural":
         grid[:] = 1.0
     else:

@@ -25,7 +25,7 @@ Subband = Annotated[int, Field(ge=0, lt=telescope.N_SUBBANDS)]
 class GroupFaults(Options):
     """Faults of one group."""
 
-    rfi: bool = Field(False, description="Narrow-band interference and broadband bursts, 3-5 % of the data.")
+    rfi: bool = Field(default=False, description="Narrow-band interference and broadband bursts, 3-5 % of the data.")
     dead_antennas: tuple[int, ...] = Field((), description="Stations that deliver nothing but a trace of noise.")
     missing_subbands: tuple[Subband, ...] = Field((), description="Subbands whose file was never written.")
     truncated_subbands: tuple[Subband, ...] = Field((), description="Subbands whose file is cut off.")

@@ -53,9 +53,7 @@ def bandpass(seed: int) -> NDArray[np.complex64]:
     return np.asarray(np.sqrt(telescope.RAW_UNITS_PER_JY) * amplitude * np.exp(1j * phase), np.complex64)
 
 
-def drift(
-    seed: int, mjd: NDArray[np.float64], amplitude_rms: float, phase_rms_deg: float
-) -> NDArray[np.complex64]:
+def drift(seed: int, mjd: NDArray[np.float64], amplitude_rms: float, phase_rms_deg: float) -> NDArray[np.complex64]:
     """(time, 117, 2) factor about 1 by which the gains wander: sums of sinusoids with periods of 1 to 8 h.
 
     Parameters

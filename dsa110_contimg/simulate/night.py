@@ -113,7 +113,7 @@ def simulate_night(
         out_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError("The output directory cannot be made", path=out_dir, found=error) from error
-    numba.set_num_threads(min(options.threads, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(options.threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     antennas = array.build_array(options.n_antennas)
     night = _Night(
         options=options,
@@ -156,7 +156,9 @@ def _plan_group(night: _Night, number: int, catalog: pd.DataFrame | None) -> _Gr
     integration = np.arange(telescope.N_INTEGRATIONS) + 0.5 + number * telescope.N_INTEGRATIONS
     # through the Julian date, which is what the file will hold: to 40 microseconds, 0.6 mas of rotation
     mjd = (start + 2400000.5 + integration * telescope.INTEGRATION_S / 86400) - 2400000.5
-    chosen = sky.choose_sources(mjd, night.dec_rad, options.radius_deg, options.min_flux_jy, catalog, options.min_apparent_jy)
+    chosen = sky.choose_sources(
+        mjd, night.dec_rad, options.radius_deg, options.min_flux_jy, catalog, options.min_apparent_jy
+    )
     sources = sky.with_true_indices(chosen, options.seed)
     if options.gains:
         drift = gains.drift(options.seed, mjd, options.gain_amplitude_rms, options.gain_phase_rms_deg)

@@ -30,8 +30,8 @@ class NightOptions(Options):
         0.001, description="Sources that never reach this apparent flux (Jy) in a group are left out of its sky."
     )
     min_flux_jy: Annotated[float, Field(gt=0)] = Field(0.05, description="Faintest source (Jy at 1.4 GHz).")
-    noise: bool = Field(True, description="Thermal noise of the system equivalent flux density.")
-    gains: bool = Field(True, description="Bandpass and drifting gains; without, the raw scale alone.")
+    noise: bool = Field(default=True, description="Thermal noise of the system equivalent flux density.")
+    gains: bool = Field(default=True, description="Bandpass and drifting gains; else the raw scale alone.")
     gain_amplitude_rms: Annotated[float, Field(ge=0, lt=0.3)] = Field(0.01, description="Drift of gain amplitudes.")
     gain_phase_rms_deg: Annotated[float, Field(ge=0, lt=180)] = Field(15.0, description="Drift of gain phases (deg).")
     n_polarizations: Literal[2, 4] = Field(2, description="2: XX, YY; 4: XX, XY, YX, YY.")

@@ -74,16 +74,10 @@ def choose_sources(
         No source is left.
     """
     ra, dec = coordinates.meridian_icrs(mjd, dec_rad)
-    middle = len(mjd) // 2
     half_track_deg = float(np.degrees(beam.separation(ra[0], dec[0], ra[-1], dec[-1]))) / 2 + 0.1
     everything = catalogs.packaged_catalog() if catalog is None else catalog
-    near = catalogs.within(
-        everything,
-        float(np.degrees(ra[middle])),
-        float(np.degrees(dec[middle])),
-        radius_deg + half_track_deg,
-        min_flux_jy,
-    )
+    middle_ra, middle_dec = float(np.degrees(ra[len(ra) // 2])), float(np.degrees(dec[len(dec) // 2]))
+    near = catalogs.within(everything, middle_ra, middle_dec, radius_deg + half_track_deg, min_flux_jy)
     where = np.radians(near[["ra_deg", "dec_deg"]].to_numpy(np.float64))
     distance = beam.separation(where[:, 0, None], where[:, 1, None], ra, dec)
     response = beam.airy_power(distance, telescope.REFERENCE_FREQUENCY_HZ).max(axis=1, initial=0.0)
@@ -92,7 +86,7 @@ def choose_sources(
     if chosen.empty:
         raise CatalogError(
             "No catalogue source is in the beam",
-            found=f"0 sources of at least {min_flux_jy} Jy within {radius_deg} deg of RA {np.degrees(ra[middle]):.2f}",
+            found=f"0 sources of at least {min_flux_jy} Jy within {radius_deg} deg of RA {middle_ra:.2f}",
             expected="at least one; lower the flux limit or widen the radius",
         )
     return chosen

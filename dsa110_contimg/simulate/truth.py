@@ -131,7 +131,7 @@ class _replacing:  # noqa: N801  (a context manager that reads as a verb)
             return
         with self.partial.open("rb+") as stream:
             os.fsync(stream.fileno())
-        os.replace(self.partial, self.path)
+        self.partial.replace(self.path)
 
 
 def _plain(group: GroupTruth) -> dict[str, Any]:
@@ -170,6 +170,15 @@ def load_truth(directory: Path) -> Truth:
 
 
 def _revive(body: dict[str, Any]) -> GroupTruth:
-    arrays = {name: np.array(body[name]) for name in ("mjd", "pointing_ra_deg", "pointing_dec_deg")}
-    texts = {name: tuple(value) for name, value in body.items() if isinstance(value, list) and name not in arrays}
-    return GroupTruth(group_id=body["group_id"], rfi_fraction=body["rfi_fraction"], **arrays, **texts)
+    return GroupTruth(
+        group_id=body["group_id"],
+        mjd=np.array(body["mjd"]),
+        pointing_ra_deg=np.array(body["pointing_ra_deg"]),
+        pointing_dec_deg=np.array(body["pointing_dec_deg"]),
+        files=tuple(body["files"]),
+        sources=tuple(body["sources"]),
+        dead_antennas=tuple(body["dead_antennas"]),
+        missing_subbands=tuple(body["missing_subbands"]),
+        truncated_subbands=tuple(body["truncated_subbands"]),
+        rfi_fraction=body["rfi_fraction"],
+    )

@@ -84,7 +84,7 @@ def write_subband(out_dir: Path, header: SubbandHeader, vis: NDArray[np.complex6
             _create_data(data, vis.shape)
             _fill_header(head, header, len(vis))
             _fill_data(data, vis)
-        os.replace(partial, path)
+        partial.replace(path)
     except OSError as error:
         raise OutputError("The subband file cannot be written", path=path, found=error) from error
     return path

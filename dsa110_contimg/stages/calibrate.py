@@ -131,7 +131,7 @@ def solve_calibrator(
     pre = place.work_dir / f"{stem}.prebandpass"
     paths = {kind: place.out_dir / f"{stem}.{kind}" for kind in ("B", "G")}
     common = {"vis": record.path, "refant": refant, "parang": False}
-    interval = f"{options.phase_interval_s}s"
+    interval = _interval(options)
     tasks = [
         CasaTask("gaincal", {**common, "caltable": pre, "gaintype": "G", "calmode": "p", "solint": interval, "minsnr": options.gain_min_snr}, "caltable"),
         CasaTask("bandpass", {**common, "caltable": paths["B"], "bandtype": "B", "solint": "inf", "combine": "scan,field", "minsnr": options.bandpass_min_snr, "solnorm": False, "gaintable": [pre]}, "caltable"),
@@ -143,6 +143,11 @@ def solve_calibrator(
         _judged(paths[kind], kind, record, refant, calibrator, half[kind], options) for kind in ("B", "G")
     )
     return bandpass, gains
+
+
+def _interval(options: CalibrateOptions) -> str:
+    """CASA's solution interval: single integrations have a name of their own."""
+    return "int" if options.phase_interval_s < 1.5 * telescope.INTEGRATION_S else f"{options.phase_interval_s}s"
 
 
 def solve_phases(
@@ -167,7 +172,7 @@ def solve_phases(
             "refant": refant,
             "gaintype": "G",
             "calmode": "p",
-            "solint": f"{options.phase_interval_s}s",
+            "solint": _interval(options),
             "minsnr": options.gain_min_snr,
             "gaintable": [t.path for t in tables],
             "parang": False,

@@ -26,13 +26,14 @@ from dsa110_contimg.science.deconvolution import Deconvolution, clean, robust_rm
 from dsa110_contimg.science.grid import SkyGrid
 from dsa110_contimg.science.gridding import Gridder
 from dsa110_contimg.science.response import Response, image_response
-from dsa110_contimg.science.restoring import Beam, fit_beam, restore
+from dsa110_contimg.science.restoring import Beam, add_points, fit_beam, restore
 from dsa110_contimg.science.smearing import surviving_fraction
 from dsa110_contimg.science.weighting import imaging_weights, thermal_noise
 
 Progress = Callable[[int, int], None]
 
 RESPONSE_TABLE = "RESPONSE"
+KNOWN_TABLE = "KNOWN"
 _MAP_STEPS = 12
 """Coarse points of the beam map per half-power radius: splines between them are true to 1e-5."""
 
@@ -57,7 +58,7 @@ def image(
     out_dir: Path,
     *,
     flux_scale_error: float = float("nan"),
-    outside: pd.DataFrame | None = None,
+    known: pd.DataFrame | None = None,
     progress: Progress | None = None,
 ) -> ImageProduct:
     """Image calibrated visibilities and deconvolve them.
@@ -71,9 +72,9 @@ def image(
         ``<group id>.<kind>.fits`` are written there: image, pbcor, pb, residual, model, psf, smearing.
     flux_scale_error : float
         Relative error of the flux scale, from calibration; NaN if not known. It is carried, not used.
-    outside : DataFrame, optional
-        A catalogue (`io.catalogs.COLUMNS`). Its sources beyond the edge of the image are subtracted first
-        (`science.subtraction`).
+    known : DataFrame, optional
+        A catalogue (`io.catalogs.COLUMNS`). Its sources, in the image or beyond its edge, are subtracted from the
+        visibilities first, and those in the image restored to it (`science.subtraction`).
     progress : callable (done, total), optional
         Called after every major cycle.
 
@@ -87,14 +88,17 @@ def image(
     if options.n_pixels % 2:
         raise ImagingError("The image size must be even", found=options.n_pixels, expected=options.n_pixels + 1)
     datasets = _datasets(visibilities)
-    if outside is not None:
-        half = np.radians(options.cell_arcsec / 3600.0) * options.n_pixels / 2
-        datasets = [
-            subtraction.subtract(d, subtraction.brightest(d, outside, half, options.outside_min_jy)) for d in datasets
-        ]
+    sources = subtraction.NOTHING
+    if known is not None:
+        sources = subtraction.known_sources(datasets[0], known, options.known_min_jy)
+        datasets = [subtraction.subtract(d, sources) for d in datasets]
     made = _make(datasets, options, progress)
+    known_here = _known_table(made, sources)
+    planes = _planes(made, options, known_here)
     group_id = str(datasets[0].attrs["group_id"])
-    return _write(made, options, out_dir, group_id, (str(datasets[0].attrs["telescope_name"]), flux_scale_error))
+    source = (group_id, str(datasets[0].attrs["telescope_name"]), flux_scale_error)
+    tables = {"pb": {RESPONSE_TABLE: _response_table(made.response)}, "model": {KNOWN_TABLE: known_here}}
+    return _write(made, planes, tables, options, out_dir / group_id, source)
 
 
 def _datasets(visibilities: MeasurementSet | xr.Dataset | Sequence[xr.Dataset]) -> list[xr.Dataset]:
@@ -125,20 +129,21 @@ def _make(datasets: list[xr.Dataset], options: ImageOptions, progress: Progress 
     return _Made(data, weights, psf, beam, result, image_response(data, weights).merged(), grid, vafactor)
 
 
-def _write(
-    made: _Made, options: ImageOptions, out_dir: Path, group_id: str, source: tuple[str, float]
-) -> ImageProduct:
-    telescope_name, flux_scale_error = source
+def _planes(made: _Made, options: ImageOptions, known: Table) -> dict[str, NDArray[np.float32]]:
+    """The images by kind; the ``known`` sources that were subtracted are put back into the restored one.
+
+    The model keeps what deconvolution found: the known sources are not on its pixels, and stand in a table beside it.
+    """
     spacing = half_power_radius(made.response.mean_frequency_hz, made.response.dish_diameter_m) / _MAP_STEPS
     restored = restore(
         made.result.model, made.result.residual, made.beam, made.grid.cell / made.vafactor, options.threads
     )
+    add_points(restored, made.beam, made.grid.cell / made.vafactor, (known["X"], known["Y"]), known["PEAK"])
     pb = made.grid.map(made.response.at, spacing)
     smearing = made.grid.map(lambda ra, dec: surviving_fraction(ra, dec, made.data, made.weights), 2 * spacing)
-    pbcor = np.where(pb >= options.pb_cut, restored / pb, np.float32(np.nan))
-    noise = robust_rms(made.result.residual)
-    header = _header(made, options, group_id, telescope_name)
-    planes = {
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pbcor = np.where(pb >= options.pb_cut, restored / pb, np.float32(np.nan))
+    return {
         "pbcor": pbcor,
         "pb": pb,
         "residual": made.result.residual,
@@ -147,10 +152,34 @@ def _write(
         "smearing": smearing,
         "image": restored,
     }
-    paths = {kind: out_dir / f"{group_id}.{kind}.fits" for kind in planes}
+
+
+def _known_table(made: _Made, sources: subtraction.PointSources) -> Table:
+    """Place (pixels from 0) and peak in this image of those subtracted sources that lie in it."""
+    x, y = made.grid.pixel(sources.ra, sources.dec)
+    inside = (x > -0.5) & (x < made.grid.n_pixels - 0.5) & (y > -0.5) & (y < made.grid.n_pixels - 0.5)
+    here = sources.where(inside)
+    peak = np.zeros(0)
+    if len(here):
+        response = made.response.at(here.ra, here.dec, here.spectral_index)
+        peak = here.flux_jy * response * surviving_fraction(here.ra, here.dec, made.data, made.weights)
+    columns = {"RA": np.degrees(here.ra), "DEC": np.degrees(here.dec), "X": x[inside], "Y": y[inside], "PEAK": peak}
+    return Table(columns, units={"RA": "deg", "DEC": "deg", "X": "pix", "Y": "pix", "PEAK": "Jy/beam"})
+
+
+def _write(
+    made: _Made,
+    planes: dict[str, NDArray[np.float32]],
+    tables: dict[str, dict[str, Table]],
+    options: ImageOptions,
+    stem: Path,
+    source: tuple[str, str, float],
+) -> ImageProduct:
+    group_id, telescope_name, flux_scale_error = source
+    header = _header(made, options, group_id, telescope_name)
+    paths = {kind: stem.with_name(f"{stem.name}.{kind}.fits") for kind in planes}
     for kind, plane in planes.items():
-        tables = {RESPONSE_TABLE: _response_table(made.response)} if kind == "pb" else None
-        fits.write_image(paths[kind], plane, header, fits.UNITS.get(kind, "JY/BEAM"), tables)
+        fits.write_image(paths[kind], plane, header, fits.UNITS.get(kind, "JY/BEAM"), tables.get(kind))
     return ImageProduct(
         path=paths["image"],
         **{f"{kind}_path": paths[kind] for kind in ("pbcor", "pb", "residual", "model", "psf", "smearing")},
@@ -164,7 +193,7 @@ def _write(
         bmaj_deg=header.beam_deg[0],
         bmin_deg=header.beam_deg[1],
         bpa_deg=header.beam_deg[2],
-        noise_jy=noise,
+        noise_jy=robust_rms(made.result.residual),
         thermal_noise_jy=thermal_noise(made.data, made.weights),
         frequency_hz=made.response.mean_frequency_hz,
         flux_scale_error=flux_scale_error,

@@ -26,7 +26,7 @@ POSITION_SNR = 10.0
 BRIGHT_SNR = 20.0
 """Sources above this, inside the half-power radius, make the median ratio."""
 EDGE_BEAMS = 3.0
-JOINT_BEAMS = 2.0
+JOINT_BEAMS = 4.0
 """Sources nearer to each other than this (times the major FWHM) are solved for together."""
 LOW_BEAM = 0.3
 NOISE_BOX_BEAMS = 20.0
@@ -122,9 +122,11 @@ def _open(image: ImageProduct) -> _Opened:
         weights=np.asarray(table["WEIGHT"], np.float64).reshape(len(table), -1),
         dish_diameter_m=float(table["DISH_DIAMETER"][0]),
     )
+    subtracted = fits.read_table(image.model_path, "KNOWN")
+    known = tuple(np.asarray(subtracted[name], np.float64) for name in ("X", "Y", "PEAK"))
     return _Opened(
         pixels=Pixels(fits.read_plane(image.path), grid.cell, beam),
-        planes=Planes(*(fits.read_plane(path) for path in (image.residual_path, image.model_path, image.psf_path))),
+        planes=Planes(*(fits.read_plane(path) for path in (image.residual_path, image.model_path, image.psf_path)), known),
         smearing=fits.read_plane(image.smearing_path),
         grid=grid,
         response=response,

@@ -72,7 +72,9 @@ def _quantity(figure: Figure, axes: Axes, values: xr.DataArray, label: str, *, p
         shown = axes.pcolorfast(np.arange(n_antenna * n_pol + 1) / n_pol - 0.5, style.bin_edges(centres), flat, **scale)
         axes.set_facecolor(_FLAGGED)
         axes.set_ylabel(y_label)
-        figure.colorbar(shown, ax=axes, label=label, pad=0.01)
+        bar = figure.colorbar(shown, ax=axes, label=label, pad=0.01)
+        if scale["cmap"] == "twilight":
+            bar.set_ticks(range(-180, 181, 90))
     step = max(1, n_antenna // 12)
     axes.set_xticks(range(0, n_antenna, step), names[::step])
     axes.set_xlabel("antenna (station number)")

@@ -11,7 +11,16 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from dsa110_contimg.exceptions import InputError
-from dsa110_contimg.reports.render import ReportProduct, find_verdict, run_template, template_parameters, template_path
+from dsa110_contimg.records import ImageProduct
+from dsa110_contimg.reports.metrics import judge
+from dsa110_contimg.reports.render import (
+    ReportProduct,
+    _thumbnail,
+    find_verdict,
+    run_template,
+    template_parameters,
+    template_path,
+)
 
 KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
 VERDICT = """
@@ -158,3 +167,11 @@ def test_what_is_not_a_notebook_is_named(tmp_path: Path) -> None:
         template_parameters(path)
     with pytest.raises(InputError, match="mosaic-of-cats"):
         template_path("mosaic-of-cats")
+
+
+def test_an_image_that_is_gone_costs_the_thumbnail_and_not_the_report(tmp_path: Path) -> None:
+    gone = tmp_path / "gone.fits"
+    image = ImageProduct(*[gone] * 7, "g", 0.0, 0.0, 1.0, 2.0, 128, 6.0, 0.01, 0.01, 0.0, 1e-3, 1e-3, 1.4e9, 0.01)
+    assert _thumbnail(judge({}, {"image": image.to_json()}), tmp_path / "g.jpg") is None
+    assert _thumbnail(judge({}), tmp_path / "g.jpg") is None
+    assert list(tmp_path.iterdir()) == []

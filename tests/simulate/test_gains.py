@@ -12,7 +12,6 @@ from dsa110_contimg.simulate import gains
 
 def test_raw_amplitudes_are_on_the_raw_scale() -> None:
     power = np.abs(gains.bandpass(3)) ** 2
-    assert np.median(power) * 220.0 == np.float32(np.median(power) / telescope.RAW_UNITS_PER_JY)
     assert 0.8 < np.median(power) / telescope.RAW_UNITS_PER_JY < 1.2
 
 

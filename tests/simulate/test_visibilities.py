@@ -113,3 +113,11 @@ def test_an_assumed_spectral_index_is_drawn_by_name_and_a_measured_one_kept() ->
     free = many.spectral_index[many.spectral_index_error > 0.2]
     assert free.mean() == pytest.approx(-0.7, abs=5 * 0.2 / np.sqrt(len(free)))
     assert free.std() == pytest.approx(0.2, rel=5 / np.sqrt(2 * len(free)))
+
+
+def test_cosine_sine_and_sinc_are_good_to_single_precision() -> None:
+    turns = np.random.default_rng(0).uniform(-1e4, 1e4, 2000)
+    units = np.array([visibilities._unit(t) for t in turns])
+    assert np.abs(units - np.stack([np.cos(2 * np.pi * turns), np.sin(2 * np.pi * turns)], axis=1)).max() < 2e-9
+    x = np.linspace(-3, 3, 2001)
+    assert np.abs(np.array([visibilities._sinc(t) for t in x]) - np.sinc(x)).max() < 2e-9

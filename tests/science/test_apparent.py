@@ -1,0 +1,120 @@
+"""Sources seen through the drifting beam: predicted exactly, and told apart from the model image they come from."""
+
+import numpy as np
+import pytest
+
+from dsa110_contimg.science.apparent import INDEX_PRIOR, MAX_PIXELS, ApparentSky
+from dsa110_contimg.science.averaging import from_dataset
+from dsa110_contimg.science.beam import airy_power, separation
+from dsa110_contimg.science.grid import SkyGrid
+from dsa110_contimg.science.gridding import Gridder
+from dsa110_contimg.science.weighting import imaging_weights
+
+N, CELL, DEC = 768, np.radians(8.0 / 3600), np.radians(16.6)
+GRID = SkyGrid(N, CELL, 1.4, DEC)
+X, Y = 90, 610
+INDEX = -0.2
+
+
+@pytest.fixture(scope="module")
+def seen(observe):
+    """One source of 1 Jy at 1.4 GHz through the beam, and the machinery to predict it."""
+    l, m = -(X - N // 2) * CELL, (Y - N // 2) * CELL
+    dataset = observe([(l, m, 1.0)], n_times=24, n_channels=192)
+    ra, dec = GRID.sky(X, Y)
+    theta = separation(ra, dec, dataset["pointing_ra"].to_numpy(), dataset["pointing_dec"].to_numpy())
+    frequency = dataset["frequency"].to_numpy()
+    gain = airy_power(theta[:, None], frequency) * (frequency / 1.4e9) ** INDEX
+    dataset["VISIBILITY"] = dataset["VISIBILITY"] * gain.astype(np.float32)[:, None, :, None]
+    # an integration and a channel without length smear nothing, which `observe` does not simulate
+    dataset.attrs["integration_time"] = 1e-6
+    data = from_dataset(dataset, 0.0, 0.0237)
+    object.__setattr__(data.channels[0], "native_width_hz", 1e-3)
+    g = Gridder(data, imaging_weights(data, N, CELL, "briggs", 0.5), N, CELL, 1e-5, 2)
+    return g, ApparentSky(g, GRID, 3)
+
+
+def apparent_flux(g):
+    """Flux of the source in the image: the mean over its weights."""
+    model = np.zeros((N, N), np.float32)
+    model[Y, X] = 1.0
+    return float((g.weights * g.data.visibilities * np.conj(g.predict(model))).sum().real / g.weight_sum)
+
+
+def test_once_its_spectrum_is_known_a_source_is_predicted_to_a_few_parts_in_a_thousand(seen):
+    g, sky = seen
+    model = np.zeros((N, N), np.float32)
+    model[Y, X] = apparent_flux(g)
+    sky._known = np.array([[X, Y, INDEX]])
+    left = g.data.visibilities - sky.predict(model, noise_jy=1e-6)
+    naive = g.data.visibilities - g.predict(model)
+    assert np.sqrt(np.mean(np.abs(left) ** 2)) < 3e-3 * model[Y, X]
+    assert np.sqrt(np.mean(np.abs(naive) ** 2)) > 0.15 * model[Y, X]
+
+
+def test_the_spectral_index_is_learnt_from_the_residual(seen):
+    g, sky = seen
+    model = np.zeros((N, N), np.float32)
+    model[Y, X] = apparent_flux(g)
+    sky._known = np.empty((0, 3))
+    for _ in range(3):
+        residual = g.data.visibilities - sky.predict(model, noise_jy=1e-6)
+        sky.learn(residual, noise_jy=1e-6)
+    assert sky._known[0, :2] == pytest.approx([X, Y])
+    assert sky._known[0, 2] == pytest.approx(INDEX, abs=0.02)
+
+
+def test_without_signal_the_index_stays_what_it_was_before(seen):
+    g, sky = seen
+    model = np.zeros((N, N), np.float32)
+    model[Y, X] = apparent_flux(g)
+    sky._known = np.empty((0, 3))
+    residual = g.data.visibilities - sky.predict(model, noise_jy=1e-6)
+    sky.learn(residual, noise_jy=10.0)
+    assert sky._known[0, 2] == pytest.approx(INDEX_PRIOR[0], abs=0.01)
+
+
+def test_an_error_of_the_flux_is_not_taken_for_a_slope(seen):
+    g, sky = seen
+    model = np.zeros((N, N), np.float32)
+    model[Y, X] = 0.8 * apparent_flux(g)
+    sky._known = np.array([[X, Y, INDEX]])
+    residual = g.data.visibilities - sky.predict(model, noise_jy=1e-6)
+    sky.learn(residual, noise_jy=1e-6)
+    assert sky._known[0, 2] == pytest.approx(INDEX, abs=0.05)
+
+
+def test_sources_and_rest_add_up_to_the_model(observe):
+    """With a beam and a spectrum that do not vary, both ways of prediction are one."""
+    dataset = observe([], n_times=2, n_channels=48)
+    dataset["pointing_ra"][:] = 1.4
+    dataset.attrs["integration_time"] = 1e-6
+    dataset.attrs["dish_diameter"] = 0.05
+    data = from_dataset(dataset, 0.001, 0.0237)
+    for channels in data.channels:
+        object.__setattr__(channels, "native_width_hz", 1e-3)
+    g = Gridder(data, data.weights, N, CELL, 1e-5, 2)
+    sky = ApparentSky(g, GRID, 3)
+    rng = np.random.default_rng(3)
+    model = np.zeros((N, N), np.float32)
+    for x, y in rng.integers(20, N - 20, (40, 2)):
+        model[y : y + 2, x : x + 2] = 10 ** rng.uniform(-3, 0)
+    sky._known = np.array([[x, y, 0.0] for y, x in zip(*np.nonzero(model), strict=True)])
+    np.testing.assert_allclose(sky.predict(model, noise_jy=1e-3), g.predict(model), atol=3e-3)
+
+
+def test_no_more_than_a_bounded_number_of_pixels_is_predicted_one_by_one(observe):
+    data = from_dataset(observe([], n_times=1), 0.001, 0.0237)
+    g = Gridder(data, data.weights, N, CELL, 1e-3, 2)
+    sky = ApparentSky(g, GRID, 3)
+    model = np.zeros((N, N), np.float32)
+    model[::8, ::8] = np.random.default_rng(0).uniform(1, 2, (N // 8, N // 8))
+    sky.predict(model, noise_jy=1e-6)
+    assert 0.9 * MAX_PIXELS < len(sky._sources.pixel_flux) <= MAX_PIXELS
+    assert sky._sources.flux.min() > np.median(model[model > 0])
+
+
+def test_an_empty_model_predicts_nothing(seen):
+    g, sky = seen
+    assert not sky.predict(np.zeros((N, N), np.float32), noise_jy=1e-3).any()
+    sky.learn(g.data.visibilities, noise_jy=1e-3)

@@ -1,0 +1,87 @@
+"""Imaging weights against their definitions, and the noise they promise against noise."""
+
+import numpy as np
+import pytest
+
+from dsa110_contimg import telescope
+from dsa110_contimg.science.averaging import from_dataset
+from dsa110_contimg.science.gridding import Gridder
+from dsa110_contimg.science.weighting import imaging_weights, thermal_noise
+
+N, CELL = 512, np.radians(8.0 / 3600)
+LIGHT = 299_792_458.0
+
+
+@pytest.fixture(scope="module")
+def data(observe):
+    sigma = telescope.visibility_noise(16 * telescope.CHANNEL_WIDTH_HZ, telescope.INTEGRATION_S)
+    return from_dataset(observe([], noise_jy=sigma), 0.003, 0.0237)
+
+
+def points(data):
+    """u, v (wavelengths) of every sample, folded to v >= 0."""
+    f = np.concatenate([data.channels[c].frequencies for c in data.channels_index])
+    row = np.repeat(np.arange(len(data.uvw)), np.diff(data.offsets))
+    u, v = data.uvw[row, :2].T * f / LIGHT
+    flip = np.where(v < 0, -1.0, 1.0)
+    return u * flip, v * flip
+
+
+def cell_sums(data, weights):
+    u, v = points(data)
+    cells = np.stack([np.floor(u * N * CELL), np.floor(v * N * CELL)], axis=-1)
+    _, number = np.unique(cells, axis=0, return_inverse=True)
+    return np.bincount(number.ravel(), weights.astype(float)), number.ravel()
+
+
+def test_natural_weights_are_those_of_the_data(data):
+    np.testing.assert_array_equal(imaging_weights(data, N, CELL, "natural"), data.weights)
+
+
+def test_uniform_weights_sum_to_one_in_every_cell(data):
+    sums, _ = cell_sums(data, imaging_weights(data, N, CELL, "uniform"))
+    np.testing.assert_allclose(sums, 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("robust", [-1.0, 0.5])
+def test_briggs_weights_follow_his_thesis(data, robust):
+    density, number = cell_sums(data, data.weights)
+    f2 = (5 * 10**-robust) ** 2 / (np.sum(density**2) / density.sum())
+    expected = data.weights / (1 + f2 * density[number])
+    np.testing.assert_allclose(imaging_weights(data, N, CELL, "briggs", robust), expected, rtol=1e-4)
+
+
+def test_robust_runs_from_uniform_to_natural(data):
+    def shape(scheme, robust=0.0):
+        w = imaging_weights(data, N, CELL, scheme, robust).astype(float)
+        return w / w.sum()
+
+    uniform, natural = shape("uniform"), shape("natural")
+    distance = [np.abs(shape("briggs", r) - natural).sum() for r in (-2, -1, 0, 1, 2)]
+    assert all(a > b for a, b in zip(distance, distance[1:], strict=False))
+    assert np.abs(shape("briggs", -2) - uniform).sum() < 0.05 > distance[-1]
+
+
+def test_points_beyond_the_image_s_uv_plane_get_no_weight(data):
+    coarse = imaging_weights(data, 64, np.radians(120 / 3600), "briggs", 0.5)
+    u, v = points(data)
+    beyond = np.maximum(np.abs(u), v) * np.radians(120 / 3600) > 0.51
+    assert beyond.any()
+    assert (coarse[beyond] == 0).all()
+
+
+def test_natural_noise_is_the_radiometer_equation(data):
+    expected = telescope.radiometer_noise(
+        16, telescope.N_CHANNELS * telescope.CHANNEL_WIDTH_HZ, 4 * telescope.INTEGRATION_S
+    )
+    assert thermal_noise(data, data.weights) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("scheme", ["natural", "briggs", "uniform"])
+def test_the_promised_noise_is_that_of_the_image(data, scheme):
+    weights = imaging_weights(data, N, CELL, scheme, 0.5)
+    image = Gridder(data, weights, N, CELL, 1e-4, 2).dirty(data.visibilities)
+    # an image holds as many independent values as there are cells with data (twice: Hermitian), by their weights
+    power, _ = cell_sums(data, weights.astype(float) ** 2 / data.weights)
+    independent = 2 * power.sum() ** 2 / np.sum(power**2)
+    assert image.std() == pytest.approx(thermal_noise(data, weights), rel=4 / np.sqrt(2 * independent))
