@@ -6,7 +6,10 @@ visibilities themselves; an automatic mask is made at one depth and cleaned to a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +23,13 @@ from dsa110_contimg.science.gridding import Gridder
 
 MAD_TO_SIGMA = 1.482602218505602
 _RISE = 1.2
-"""A major cycle that leaves a residual peak above this times the one before has made things worse."""
+"""A major cycle that leaves a residual peak above this times the one before has made things worse. It is undone and
+repeated half as deep: the arms of the array make ridges in the point spread function that reach over the whole image,
+of which CLEAN between griddings knows only the inner half."""
+_SHALLOWEST = 0.15
+"""Depth at which that ends: the limit of what CLEAN can do is reached (a thousandth of the brightest source, say)."""
 _DIVERGED = 0.2
-"""A residual that rises above this times the dirty peak has diverged; below, the limit of what CLEAN can do is reached
-(a thousandth of the brightest source, say) and the cycle is undone."""
+"""A residual that cannot be kept below this times the dirty peak has diverged."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ def clean(
     Raises
     ------
     ImagingError
-        The residual grew above a fifth of the dirty peak, or is not finite.
+        The residual cannot be kept below a fifth of the dirty peak, or is not finite.
     """
     observed = gridder.data.visibilities
     residual = gridder.dirty(observed)
@@ -98,22 +104,30 @@ def clean(
     cycles = [_state(0, 0, residual, model)]
     if options.max_iterations == 0:
         return Deconvolution(model, residual, tuple(cycles))
-    radler = _radler(gridder, psf, residual, model, options)
-    more = True
-    while more:
+    depth = options.major_gain
+    radler, more, calls = _radler(gridder, psf, (residual, model), options, depth), True, 0
+    while more and cycles[-1].number < options.max_major_cycles:
         before = model.copy(), residual.copy()
-        more = radler.perform(cycles[-1].number)
+        with _silence():
+            more = radler.perform(calls)
         difference = observed - apparent.predict(model, cycles[-1].noise_jy)
-        # the model was changed in place; the residual must be too, for radler holds on to it
+        # the model was changed in place; the residual must be too, for radler holds on to both
         np.copyto(residual, gridder.dirty(difference))
         cycle = _state(cycles[-1].number + 1, int(radler.iteration_number), residual, model)
-        if not cycle.peak_jy < _RISE * cycles[-1].peak_jy:
+        calls += 1
+        if cycle.peak_jy < _RISE * cycles[-1].peak_jy:
+            apparent.learn(difference, cycle.noise_jy)
+            cycles.append(cycle)
+            if progress is not None:
+                progress(cycle)
+            continue
+        np.copyto(model, before[0])
+        np.copyto(residual, before[1])
+        depth /= 2.0
+        if depth < _SHALLOWEST:
             _judge_rise(cycle, cycles)
-            return Deconvolution(*before, tuple(cycles))
-        apparent.learn(difference, cycle.noise_jy)
-        cycles.append(cycle)
-        if progress is not None:
-            progress(cycle)
+            break
+        radler, more, calls = _radler(gridder, psf, (residual, model), options, depth), True, 0
     return Deconvolution(model, residual, tuple(cycles))
 
 
@@ -140,10 +154,11 @@ def _state(number: int, iterations: int, residual: NDArray[np.float32], model: N
 def _radler(
     gridder: Gridder,
     psf: NDArray[np.float32],
-    residual: NDArray[np.float32],
-    model: NDArray[np.float32],
+    images: tuple[NDArray[np.float32], NDArray[np.float32]],
     options: ImageOptions,
+    depth: float,
 ) -> Any:
+    """A radler on (residual, model) that removes the fraction ``depth`` of the peak in a major cycle."""
     import radler
 
     settings = radler.Settings()
@@ -155,7 +170,23 @@ def _radler(
     settings.minor_iteration_count = options.max_iterations
     settings.major_iteration_count = options.max_major_cycles
     settings.minor_loop_gain = options.minor_gain
-    settings.major_loop_gain = options.major_gain
+    settings.major_loop_gain = depth
     settings.auto_threshold_sigma = options.threshold_sigma
     settings.auto_mask_sigma = options.mask_sigma
-    return radler.Radler(settings, psf, residual, model, gridder.cell_rad)
+    with _silence():
+        return radler.Radler(settings, psf, *images, gridder.cell_rad)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep radler's messages, which it writes to the process's standard output, out of ours."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
