@@ -46,7 +46,13 @@ def _settings(**overrides: Any) -> Settings:
 
 @contextmanager
 def _bars() -> Iterator[Progress]:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=err, transient=not err.is_terminal) as progress:
         yield progress
 
@@ -60,7 +66,9 @@ def _show(rows: list[dict[str, Any]], columns: dict[str, str], as_json: bool, ti
     for name in columns:
         table.add_column(name, justify="left" if columns[name] == "" else "right", overflow="fold")
     for row in rows:
-        table.add_row(*("" if row.get(n) is None else format(row[n], f) if f else str(row[n]) for n, f in columns.items()))
+        table.add_row(
+            *("" if row.get(n) is None else format(row[n], f) if f else str(row[n]) for n, f in columns.items())
+        )
     out.print(table)
 
 
@@ -160,7 +168,9 @@ def _process(directory: Path, settings: Settings, catalog: Path | None) -> bool:
 
 @app.command()
 def demo(
-    directory: Annotated[Path, typer.Option("--out", help="Directory for everything the demonstration makes.")] = Path("demo"),
+    directory: Annotated[Path, typer.Option("--out", help="Directory for everything the demonstration makes.")] = Path(
+        "demo"
+    ),
     antennas: Annotated[int, typer.Option(min=16, max=96)] = 48,
 ) -> None:
     """Simulate a night of six groups around a transit of 3C138, process it, and say where the reports are."""
@@ -200,7 +210,12 @@ def images(state_dir: State = None, group: Group = None, as_json: Json = False) 
     for row in rows:
         row["noise_mjy"] = row["noise_jy"] * 1e3
     columns = {"group": "", "beam": "", "noise_mjy": ".3f", "path": ""}
-    _show([{k: v for k, v in row.items() if k != "noise_mjy"} for row in rows] if as_json else rows, columns, as_json, "Images")
+    _show(
+        [{k: v for k, v in row.items() if k != "noise_mjy"} for row in rows] if as_json else rows,
+        columns,
+        as_json,
+        "Images",
+    )
 
 
 @app.command()
@@ -227,18 +242,21 @@ def caltables(
     from dsa110_contimg.state.registry import Registry
 
     rows = Registry(open_database(_settings(state_dir=state_dir).state_dir, create=False)).list_tables(kind)
-    columns = {"kind": "", "group_id": "", "calibrator": "", "refant": "", "valid_from": ".4f", "valid_to": ".4f", "status": "", "median_snr": ".1f"}  # fmt: skip
+    columns = dict.fromkeys(("kind", "group_id", "calibrator", "refant", "status"), "")
+    columns |= {"valid_from": ".4f", "valid_to": ".4f", "median_snr": ".1f"}
     _show(rows, columns, as_json, "Calibration tables")
 
 
 @app.command()
 def config(as_json: Json = False) -> None:
     """Show every setting, its value and where it comes from."""
-    rows = [{k: str(v) if isinstance(v, Path) else v for k, v in item._asdict().items()} for item in _settings().explain()]
+    rows = [
+        {k: str(v) if isinstance(v, Path) else v for k, v in item._asdict().items()} for item in _settings().explain()
+    ]
     if as_json:
         sys.stdout.write(json.dumps(rows, indent=1, default=str) + "\n")
         return
-    _show(rows, {"name": "", "value": "", "origin": "", "help": ""}, False, "Settings")
+    _show(rows, dict.fromkeys(("name", "value", "origin", "help"), ""), as_json, "Settings")
 
 
 def main() -> None:

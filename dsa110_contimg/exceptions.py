@@ -70,9 +70,7 @@ class ContimgError(Exception):
         return (_rebuild, (type(self), self.what, self.path, self.found, self.expected))
 
 
-def _rebuild(
-    kind: type[ContimgError], what: str, path: Path | None, found: object, expected: object
-) -> ContimgError:
+def _rebuild(kind: type[ContimgError], what: str, path: Path | None, found: object, expected: object) -> ContimgError:
     return kind(what, path=path, found=found, expected=expected)
 
 

@@ -1,9 +1,10 @@
 """The narrative: what happens to a group. Reads like a methods section.
 
-A group is **converted** from 16 subband files to one Measurement Set, phased to the meridian at its middle; **flagged**;
-**calibrated**: the field's catalogue sources are predicted through the drifting beam, a group that a calibrator crosses
-is solved for bandpass and gains, any other takes those valid at its time, and each solves its own phases; the tables are
-**applied**; the Stokes I **image** is made and deconvolved; and every catalogued source is **measured** in it.
+A group is **converted** from 16 subband files to one Measurement Set, phased to the meridian at its middle;
+**flagged**; **calibrated**: the field's catalogue sources are predicted through the drifting beam, a group that a
+calibrator crosses is solved for bandpass and gains, any other takes those valid at its time, and each solves its own
+phases; the tables are **applied**; the Stokes I **image** is made, known sources subtracted before deconvolution and
+restored after; and every catalogued source is **measured** in it.
 
 Each step is kept as a checkpoint under a key made of what it depends on. A killed run resumes at the step it was in, a
 repeated run does nothing and says so.
@@ -28,7 +29,15 @@ from dsa110_contimg.exceptions import ContimgError, NoValidCalibrationError, Sta
 from dsa110_contimg.io import catalogs, files, measures, ms, uvh5
 from dsa110_contimg.io.caltable import open_caltable
 from dsa110_contimg.options import PipelineOptions
-from dsa110_contimg.records import CalTable, CalTableSet, FlagSummary, ImageProduct, MeasurementSet, Photometry, SubbandGroup
+from dsa110_contimg.records import (
+    CalTable,
+    CalTableSet,
+    FlagSummary,
+    ImageProduct,
+    MeasurementSet,
+    Photometry,
+    SubbandGroup,
+)
 from dsa110_contimg.science import beam, calibrators, coordinates, subtraction
 from dsa110_contimg.settings import Settings, load_settings
 from dsa110_contimg.stages import apply, calibrate, convert, flag, image, measure
@@ -58,8 +67,9 @@ class StepResult:
 
     def _repr_html_(self) -> str:
         how = "resumed from its checkpoint" if self.resumed else f"{self.seconds:.1f} s"
+        cell = "<td style='text-align:left'>{}</td>".format
         rows = "".join(
-            f"<tr><td style='text-align:left'>{html.escape(name)}</td><td style='text-align:left'>{html.escape(_short(value))}</td></tr>"
+            f"<tr>{cell(html.escape(name))}{cell(html.escape(_short(value)))}</tr>"
             for name, value in _shown(self.record).items()
         )
         return f"<b>{self.step}</b>: {type(self.record).__name__}, {how}<table>{rows}</table>"
@@ -131,7 +141,13 @@ class GroupRun:
         EmptyInputError, StateError
             The group is neither in the queue nor in the input directory.
         """
-        places = {"input_dir": input_dir, "output_dir": output_dir, "scratch_dir": scratch_dir, "state_dir": state_dir, "reports_dir": reports_dir}  # fmt: skip
+        places = {
+            "input_dir": input_dir,
+            "output_dir": output_dir,
+            "scratch_dir": scratch_dir,
+            "state_dir": state_dir,
+            "reports_dir": reports_dir,
+        }
         settings = load_settings(**{name: Path(value) for name, value in places.items() if value})
         queue = Queue(open_database(settings.state_dir))
         try:
@@ -221,7 +237,9 @@ class GroupRun:
             begun = time.monotonic()
             record = getattr(self, f"_{name}")()
             seconds = time.monotonic() - begun
-            self.checkpoints.put(key, record, group_id=self.group_id, step=name, seconds=seconds, run_label=self.run_label)
+            self.checkpoints.put(
+                key, record, group_id=self.group_id, step=name, seconds=seconds, run_label=self.run_label
+            )
             kept = self.checkpoints.get(key)
             if kept is None:
                 raise StateError(f"The step {name} left no product", found=record, expected="its files on disk")
@@ -249,7 +267,9 @@ class GroupRun:
         if number == 0:
             inputs = [self.checkpoints.fingerprint(f.path for f in self.group.files)]
         elif STEPS[number - 1] not in self._tokens:
-            raise StateError(f"The step {name} comes after {STEPS[number - 1]}, which has not run", found=list(self.records))
+            raise StateError(
+                f"The step {name} comes after {STEPS[number - 1]}, which has not run", found=list(self.records)
+            )
         else:
             inputs = [self._tokens[STEPS[number - 1]]]
         if name in ("calibrate", "image", "measure") and self.catalog_path is not None:
@@ -298,10 +318,9 @@ class GroupRun:
     def _apply(self) -> CalTableSet:
         tables: CalTableSet = self.records["calibrate"]
         work = files.make_directory(self.settings.scratch_dir / "casa" / self.group_id)
-        applied = apply.apply(
+        return apply.apply(
             self.records["convert"], tables.tables, work, self.settings.state_dir / "measures", self._tell("apply")
         )
-        return applied
 
     def _image(self) -> ImageProduct:
         scale = self.records["apply"].flux_scale_error
@@ -355,12 +374,17 @@ class GroupRun:
         packages = ("dsa110_contimg", "casatasks", "python-casacore", "ducc0", "radler", "astropy", "numpy")
         return {
             "group": self.group_id,
-            "subbands": f"{len(self.group.files)} of 16" + (f", missing {self.group.missing}" if self.group.missing else ""),
+            "subbands": f"{len(self.group.files)} of 16"
+            + (f", missing {self.group.missing}" if self.group.missing else ""),
             "first file": str(self.group.files[0].path),
             "calibrator": self.calibrator or "none in this group",
-            "source catalogue": str(self.catalog_path or "packaged: PB2017, Taylor 2009, NVSS / 1.027, VLA; complete to 50 mJy"),
+            "source catalogue": str(
+                self.catalog_path or "packaged: PB2017, Taylor 2009, NVSS / 1.027, VLA; complete to 50 mJy"
+            ),
             "run label": self.run_label or "(the pipeline's own)",
-            "options": ", ".join(f"{name} {getattr(self.options, name).digest()}" for name in PipelineOptions.model_fields),
+            "options": ", ".join(
+                f"{name} {getattr(self.options, name).digest()}" for name in PipelineOptions.model_fields
+            ),
             "code": code_version(),
             "earth orientation": measures.ut1_source(),
             **{name: importlib.metadata.version(name) for name in packages},
@@ -374,7 +398,9 @@ def read_photometry(record: Photometry) -> pd.DataFrame:
     return Table.read(record.path, format="ascii.ecsv").to_pandas()
 
 
-def register(directory: Path, settings: Settings, options: PipelineOptions, catalog_path: Path | None = None) -> tuple[list[GroupRun], list[ContimgError]]:
+def register(
+    directory: Path, settings: Settings, options: PipelineOptions, catalog_path: Path | None = None
+) -> tuple[list[GroupRun], list[ContimgError]]:
     """Find the groups of a directory and enter them into the queue.
 
     Returns

@@ -69,10 +69,9 @@ def group_id(mjd_first: float) -> str:
     """
     from astropy.time import Time
 
-    start = Time(mjd_first, format="mjd", scale="utc").to_datetime() - timedelta(
-        seconds=telescope.INTEGRATION_S / 2
-    )
-    return (start + timedelta(seconds=0.5)).strftime("%Y-%m-%dT%H:%M:%S")
+    start = Time(mjd_first, format="mjd", scale="utc").to_datetime() - timedelta(seconds=telescope.INTEGRATION_S / 2)
+    text: str = (start + timedelta(seconds=0.5)).strftime("%Y-%m-%dT%H:%M:%S")
+    return text
 
 
 @dataclass(frozen=True)
@@ -236,7 +235,7 @@ class Photometry(_Json):
 
     Attributes
     ----------
-    median_ratio : median measured / catalogue flux of the sources above 20 sigma inside the half-power radius; NaN if none.
+    median_ratio : median measured / catalogue flux of sources above 20 sigma inside the half-power radius, or NaN.
     """
 
     path: Path

@@ -82,9 +82,7 @@ def location() -> EarthLocation:
     from astropy import units as u  # kept out of module import, which must stay fast
     from astropy.coordinates import EarthLocation
 
-    return EarthLocation.from_geodetic(
-        LONGITUDE_DEG * u.deg, LATITUDE_DEG * u.deg, HEIGHT_M * u.m, ellipsoid="WGS84"
-    )
+    return EarthLocation.from_geodetic(LONGITUDE_DEG * u.deg, LATITUDE_DEG * u.deg, HEIGHT_M * u.m, ellipsoid="WGS84")
 
 
 @cache
@@ -119,12 +117,11 @@ def subband_frequencies(subband: int) -> NDArray[np.float64]:
         0 (highest frequencies) to 15.
     """
     first = subband * N_CHANNELS_PER_SUBBAND
-    return TOP_FREQUENCY_HZ - CHANNEL_WIDTH_HZ * np.arange(first, first + N_CHANNELS_PER_SUBBAND)
+    channel = np.arange(first, first + N_CHANNELS_PER_SUBBAND, dtype=np.float64)
+    return TOP_FREQUENCY_HZ - CHANNEL_WIDTH_HZ * channel
 
 
-def radiometer_noise(
-    n_antennas: int, bandwidth_hz: float, duration_s: float, n_polarizations: int = 2
-) -> float:
+def radiometer_noise(n_antennas: int, bandwidth_hz: float, duration_s: float, n_polarizations: int = 2) -> float:
     """Thermal noise of a naturally weighted image (Jy/beam).
 
     sigma = SEFD / (eta sqrt(n_pol N (N - 1) B t)), the radiometer equation (Wrobel & Walker 1999, eq. 9-23).

@@ -25,7 +25,7 @@ def dsa110(*words, cwd, **environment):
 def linked(group, directory, keep=16):
     directory.mkdir()
     for file in group.files[:keep]:
-        os.symlink(file.path, directory / file.path.name)
+        (directory / file.path.name).symlink_to(file.path)
     return directory
 
 

@@ -135,7 +135,7 @@ def test_a_killed_run_resumes_and_gives_the_same_fluxes(night16, tmp_path, amid,
     killed = read_photometry(run.records["measure"])
     reference = request.getfixturevalue("unkilled16")
     assert killed["flux_jy"].to_numpy() == pytest.approx(reference["flux_jy"].to_numpy(), rel=1e-5, abs=1e-6)
-    assert not [p for p in (tmp_path / "output_dir").rglob("*.partial")]
+    assert not list((tmp_path / "output_dir").rglob("*.partial"))
 
 
 @pytest.fixture(scope="module")

@@ -23,9 +23,13 @@ def make_directory(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError("The output directory cannot be made", path=path, found=error, expected="a writable place") from error
+        raise OutputError(
+            "The output directory cannot be made", path=path, found=error, expected="a writable place"
+        ) from error
     if not os.access(path, os.W_OK | os.X_OK):
-        raise OutputError("The output directory is read-only", path=path, found="no permission to write", expected="a writable place")
+        raise OutputError(
+            "The output directory is read-only", path=path, found="no permission to write", expected="a writable place"
+        )
     return path
 
 
@@ -50,10 +54,12 @@ def beside(path: Path) -> Iterator[Path]:
         sync(partial)
         if path.is_dir():
             remove(path)
-        os.replace(partial, path)
+        partial.replace(path)
         sync_directory(path.parent)
     except OSError as error:
-        raise OutputError("The product cannot be written", path=path, found=error, expected="room and permission") from error
+        raise OutputError(
+            "The product cannot be written", path=path, found=error, expected="room and permission"
+        ) from error
     finally:
         remove(partial)
 
@@ -87,7 +93,7 @@ def sync_directory(path: Path) -> None:
 
 
 def fingerprint(path: Path) -> str:
-    """Hash of the content of a file or of a tree by names within it; lock files, which readers rewrite, are left out."""
+    """Hash of the content of a file or of a tree; lock files, which readers rewrite, are left out."""
     digest = hashlib.sha256()
     for item in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if item.is_file() and item.name != "table.lock":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import xarray as xr
 from astropy.io import fits
 from astropy.table import Table
 from astropy.time import Time
+from astropy.utils.exceptions import AstropyUserWarning
 from numpy.typing import NDArray
 
 from dsa110_contimg.exceptions import CorruptFileError
@@ -135,13 +137,14 @@ def read_plane(path: Path) -> NDArray[np.float32]:
         Not a FITS image, or truncated.
     """
     try:
-        with fits.open(path, memmap=False) as hdus:
+        with warnings.catch_warnings(), fits.open(path, memmap=False) as hdus:
+            warnings.simplefilter("error", AstropyUserWarning)  # which is how a truncated file is announced
             data = hdus[0].data
             if data is None or data.ndim < 2 or data.size != data.shape[-1] * data.shape[-2]:
                 shape = None if data is None else data.shape
                 raise CorruptFileError("Not an image of one plane", path=path, found=shape, expected="(1, 1, n, n)")
             return np.asarray(data.reshape(data.shape[-2:]), dtype=np.float32)
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError, AstropyUserWarning) as error:
         raise CorruptFileError("The image cannot be read", path=path, found=error, expected="a FITS image") from error
 
 

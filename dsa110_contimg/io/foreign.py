@@ -59,7 +59,9 @@ def open_foreign(path: Path, column: str = "DATA", field: int = 0) -> list[xr.Da
         windows = sorted(set(main.getcol("DATA_DESC_ID")))
     with ms.opened(path / "FIELD") as sub:
         if not 0 <= field < sub.nrows():
-            raise InputError("The Measurement Set has no such field", path=path, found=field, expected=f"0 to {sub.nrows() - 1}")
+            raise InputError(
+                "The Measurement Set has no such field", path=path, found=field, expected=f"0 to {sub.nrows() - 1}"
+            )
         # an array cell is (n, 2) or (n, 1, 2) by its writer; the first pair is the direction
         ra, dec = (float(v) for v in np.asarray(sub.getcell("PHASE_DIR", field)).reshape(-1, 2)[0])
     with ms.opened(path / "ANTENNA") as sub:
@@ -97,12 +99,22 @@ def _window(whole: _Whole, field: int, window: int) -> xr.Dataset | None:
     b = b.ravel()
     order = np.argsort(frequencies)
     shape = (times.size, len(pairs), frequencies.size, len(hands))
-    cubes = {"VISIBILITY": np.zeros(shape, np.complex64), "FLAG": np.ones(shape, bool), "WEIGHT": np.zeros(shape, np.float32)}
+    cubes = {
+        "VISIBILITY": np.zeros(shape, np.complex64),
+        "FLAG": np.ones(shape, bool),
+        "WEIGHT": np.zeros(shape, np.float32),
+    }
     for key, values in (("VISIBILITY", data), ("FLAG", flags), ("WEIGHT", weight)):
         cubes[key][t, b] = values[:, order]
     uvw = np.full((times.size, len(pairs), 3), np.nan)
     uvw[t, b] = columns["UVW"]
-    return _dataset(whole, cubes, uvw, (times / ms.MJD_S, frequencies[order], hands, pairs), (width, float(np.median(columns["INTERVAL"]))))
+    return _dataset(
+        whole,
+        cubes,
+        uvw,
+        (times / ms.MJD_S, frequencies[order], hands, pairs),
+        (width, float(np.median(columns["INTERVAL"]))),
+    )
 
 
 def _dataset(

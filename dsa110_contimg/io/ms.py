@@ -98,15 +98,44 @@ def create(path: Path, layout: Layout) -> None:
     shape = [layout.frequencies.size, len(layout.polarizations)]
     tile = [shape[1], telescope.N_CHANNELS_PER_SUBBAND, max(1, 2**20 // (shape[1] * 48 * 8))]
     columns = [
-        ct.makearrcoldesc("DATA", 0j, ndim=2, shape=shape, datamanagertype="TiledColumnStMan", datamanagergroup="TiledData", valuetype="complex"),
-        ct.makearrcoldesc("WEIGHT_SPECTRUM", 0.0, ndim=2, shape=shape, datamanagertype="TiledColumnStMan", datamanagergroup="TiledWgt", valuetype="float"),
+        ct.makearrcoldesc(
+            "DATA",
+            0j,
+            ndim=2,
+            shape=shape,
+            datamanagertype="TiledColumnStMan",
+            datamanagergroup="TiledData",
+            valuetype="complex",
+        ),
+        ct.makearrcoldesc(
+            "WEIGHT_SPECTRUM",
+            0.0,
+            ndim=2,
+            shape=shape,
+            datamanagertype="TiledColumnStMan",
+            datamanagergroup="TiledWgt",
+            valuetype="float",
+        ),
     ]
     managers = {
         f"*{i}": {"TYPE": "TiledColumnStMan", "NAME": name, "COLUMNS": [column], "SPEC": {"DEFAULTTILESHAPE": tile}}
         for i, (name, column) in enumerate((("TiledData", "DATA"), ("TiledWgt", "WEIGHT_SPECTRUM")))
     }
-    flag = ct.makearrcoldesc("FLAG", False, ndim=2, shape=shape, datamanagertype="TiledColumnStMan", datamanagergroup="TiledFlag", valuetype="bool")
-    managers["*2"] = {"TYPE": "TiledColumnStMan", "NAME": "TiledFlag", "COLUMNS": ["FLAG"], "SPEC": {"DEFAULTTILESHAPE": tile}}
+    flag = ct.makearrcoldesc(
+        "FLAG",
+        value=False,
+        ndim=2,
+        shape=shape,
+        datamanagertype="TiledColumnStMan",
+        datamanagergroup="TiledFlag",
+        valuetype="bool",
+    )
+    managers["*2"] = {
+        "TYPE": "TiledColumnStMan",
+        "NAME": "TiledFlag",
+        "COLUMNS": ["FLAG"],
+        "SPEC": {"DEFAULTTILESHAPE": tile},
+    }
     description = ct.required_ms_desc()
     description.pop("FLAG", None)
     description.update(ct.maketabdesc([*columns, flag]))
@@ -131,7 +160,16 @@ def _main_columns(main: table, layout: Layout) -> None:
     main.putcol("ANTENNA2", np.tile(layout.antenna2, n_times).astype(np.int32))
     main.putcol("UVW", layout.uvw.reshape(rows, 3))
     main.putcol("SCAN_NUMBER", np.ones(rows, np.int32))
-    for name in ("ARRAY_ID", "DATA_DESC_ID", "FEED1", "FEED2", "FIELD_ID", "OBSERVATION_ID", "PROCESSOR_ID", "STATE_ID"):
+    for name in (
+        "ARRAY_ID",
+        "DATA_DESC_ID",
+        "FEED1",
+        "FEED2",
+        "FIELD_ID",
+        "OBSERVATION_ID",
+        "PROCESSOR_ID",
+        "STATE_ID",
+    ):
         main.putcol(name, np.zeros(rows, np.int32))
     main.putcol("FLAG_ROW", np.zeros(rows, bool))
     for name in ("WEIGHT", "SIGMA"):
@@ -303,11 +341,12 @@ def read_channels(
     first, stop : channels ``first`` to ``stop - 1``.
     rows_of, n_baselines : only these baselines of each time, of so many.
     """
-    with opened(path) as main:
+    with opened(path) as whole:
+        main = whole
         if rows_of is not None:
-            n_times = main.nrows() // n_baselines
+            n_times = whole.nrows() // n_baselines
             rows = (np.arange(n_times)[:, None] * n_baselines + rows_of).ravel()
-            main = main.selectrows(rows.tolist())
+            main = whole.selectrows(rows.tolist())
         shape = main.getcell("FLAG", 0).shape
         low, high = [first, 0], [stop - 1, shape[1] - 1]
         return main.getcolslice(column, low, high), main.getcolslice("FLAG", low, high)
@@ -322,8 +361,23 @@ def ensure_column(path: Path, name: str) -> None:
             return
         n_channels, n_pols = main.getcell("DATA", 0).shape
         tile = [n_pols, min(n_channels, telescope.N_CHANNELS_PER_SUBBAND), max(1, 2**20 // (n_pols * 48 * 8))]
-        column = ct.makearrcoldesc(name, 0j, ndim=2, shape=[n_channels, n_pols], datamanagertype="TiledColumnStMan", datamanagergroup=f"Tiled{name}", valuetype="complex")
-        manager = {"*1": {"TYPE": "TiledColumnStMan", "NAME": f"Tiled{name}", "COLUMNS": [name], "SPEC": {"DEFAULTTILESHAPE": tile}}}
+        column = ct.makearrcoldesc(
+            name,
+            0j,
+            ndim=2,
+            shape=[n_channels, n_pols],
+            datamanagertype="TiledColumnStMan",
+            datamanagergroup=f"Tiled{name}",
+            valuetype="complex",
+        )
+        manager = {
+            "*1": {
+                "TYPE": "TiledColumnStMan",
+                "NAME": f"Tiled{name}",
+                "COLUMNS": [name],
+                "SPEC": {"DEFAULTTILESHAPE": tile},
+            }
+        }
         main.addcols(ct.maketabdesc([column]), manager)
 
 
@@ -359,7 +413,11 @@ def read_layout(path: Path) -> Layout:
     with opened(path / "POLARIZATION") as sub:
         polarizations = tuple(CORRELATION_NAMES[int(c)] for c in sub.getcell("CORR_TYPE", 0))
     with opened(path / "POINTING") as sub:
-        pointing = np.asarray(sub.getcol("DIRECTION")).reshape(sub.nrows(), 2) if sub.nrows() else np.tile(direction, (times.size, 1))
+        pointing = (
+            np.asarray(sub.getcol("DIRECTION")).reshape(sub.nrows(), 2)
+            if sub.nrows()
+            else np.tile(direction, (times.size, 1))
+        )
         step = max(1, len(pointing) // times.size)
     with opened(path / "OBSERVATION") as sub:
         project = str(sub.getcell("PROJECT", 0))
@@ -399,11 +457,17 @@ class _Cube:
         times = np.arange(self.shape[0])[key[0]]
         start, stop = int(np.min(times, initial=self.shape[0])), int(np.max(times, initial=-1)) + 1
         if stop <= start:
-            return np.empty(self.shape, self.dtype)[key] if np.prod(self.shape) == 0 else np.empty((0, *self.shape[1:]), self.dtype)
+            return (
+                np.empty(self.shape, self.dtype)[key]
+                if np.prod(self.shape) == 0
+                else np.empty((0, *self.shape[1:]), self.dtype)
+            )
         with opened(self.path) as main:
             rows = main.getcol(self.column, start * self.shape[1], (stop - start) * self.shape[1])
         cube = np.asarray(rows).reshape(stop - start, *self.shape[1:])
-        return np.asarray(cube[(times - start, *key[1:])] if np.ndim(times) == 0 else cube[times - start][(slice(None), *key[1:])])
+        return np.asarray(
+            cube[(times - start, *key[1:])] if np.ndim(times) == 0 else cube[times - start][(slice(None), *key[1:])]
+        )
 
 
 def open_ms(path: Path, column: str = "DATA", *, model: bool = False, times_per_chunk: int = 4) -> xr.Dataset:
@@ -423,7 +487,11 @@ def open_ms(path: Path, column: str = "DATA", *, model: bool = False, times_per_
         Not a Measurement Set of one field, or the column is absent.
     """
     layout = read_layout(path)
-    kinds = {"VISIBILITY": (column, np.complex64), "FLAG": ("FLAG", np.bool_), "WEIGHT": ("WEIGHT_SPECTRUM", np.float32)}
+    kinds = {
+        "VISIBILITY": (column, np.complex64),
+        "FLAG": ("FLAG", np.bool_),
+        "WEIGHT": ("WEIGHT_SPECTRUM", np.float32),
+    }
     if model:
         kinds["MODEL"] = ("MODEL_DATA", np.complex64)
     with opened(path) as main:
@@ -434,7 +502,16 @@ def open_ms(path: Path, column: str = "DATA", *, model: bool = False, times_per_
     shape = (layout.mjd.size, layout.antenna1.size, layout.frequencies.size, len(layout.polarizations))
     dims = ("time", "baseline_id", "frequency", "polarization")
     lazy = {
-        name: (dims, da.from_array(_Cube(path, source, shape, np.dtype(dtype)), chunks=(times_per_chunk, -1, -1, -1), asarray=False, fancy=False, lock=True))
+        name: (
+            dims,
+            da.from_array(
+                _Cube(path, source, shape, np.dtype(dtype)),
+                chunks=(times_per_chunk, -1, -1, -1),
+                asarray=False,
+                fancy=False,
+                lock=True,
+            ),
+        )
         for name, (source, dtype) in kinds.items()
     }
     names = np.array(layout.names)

@@ -165,7 +165,12 @@ def _time_major(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Antennas of each baseline, after checking that every integration lists the same ones in the same order."""
     one, two, when = (a.reshape(n_times, -1) for a in (antenna1, antenna2, times))
-    if (one != one[0]).any() or (two != two[0]).any() or (when != when[:, :1]).any() or (np.diff(when[:, 0]) <= 0).any():
+    if (
+        (one != one[0]).any()
+        or (two != two[0]).any()
+        or (when != when[:, :1]).any()
+        or (np.diff(when[:, 0]) <= 0).any()
+    ):
         raise CorruptFileError(
             "Baselines or times are shuffled", path=path, expected="time-major order, the same baselines every time"
         )
@@ -175,14 +180,18 @@ def _time_major(
 def _check(header: Header, file: h5py.File) -> None:
     shape = (header.mjd.size * header.antenna1.size, header.frequencies.size, len(header.polarizations))
     for name in ("visdata", "flags", "nsamples"):
-        found = tuple(n for i, n in enumerate(file["Data"][name].shape) if not (i == 1 and file["Data"][name].ndim == 4))
+        found = tuple(
+            n for i, n in enumerate(file["Data"][name].shape) if not (i == 1 and file["Data"][name].ndim == 4)
+        )
         if found != shape:
             raise CorruptFileError(f"Data/{name} has the wrong shape", path=header.path, found=found, expected=shape)
     wrong: list[tuple[str, object, object]] = []
     steps = np.diff(header.frequencies)
     if not np.allclose(np.abs(steps), header.channel_width, rtol=1e-6) or np.unique(np.sign(steps)).size > 1:
-        wrong.append(("Frequencies are not equally spaced by the channel width", steps[:3].tolist(), header.channel_width))
-    if not (1.2e9 < header.frequencies.min() and header.frequencies.max() < 1.6e9):
+        wrong.append(
+            ("Frequencies are not equally spaced by the channel width", steps[:3].tolist(), header.channel_width)
+        )
+    if not (header.frequencies.min() > 1.2e9 and header.frequencies.max() < 1.6e9):
         wrong.append(("Frequencies are outside the band", header.frequencies[[0, -1]].tolist(), "1.31e9 to 1.50e9 Hz"))
     if not -np.pi / 2 < header.pointing_dec < np.pi / 2:
         wrong.append(("phase_center_dec is not an angle in radians", header.pointing_dec, "-1.57 to 1.57"))
@@ -340,16 +349,19 @@ def find_group(directory: Path, when: str) -> SubbandGroup:
         times = [np.datetime64(group.group_id), *(np.datetime64(m.group(1)) for m in names if m)]
         if min(abs(t - target) for t in times) <= tolerance:
             return group
-    raise EmptyInputError("No group of that time is here", path=directory, found=f"{len(near)} files near it", expected=when)
+    raise EmptyInputError(
+        "No group of that time is here", path=directory, found=f"{len(near)} files near it", expected=when
+    )
 
 
 def require_complete(group: SubbandGroup, minimum: int) -> None:
     """Raise `IncompleteGroupError` if a group has fewer subbands than ``minimum``."""
     if len(group.files) < minimum:
+        absent = ", ".join(f"sb{subband:02d}" for subband in group.missing)
         raise IncompleteGroupError(
             f"The group {group.group_id} has too few subbands to be used",
             path=group.files[0].path,
-            found=f"{len(group.files)} of {telescope.N_SUBBANDS} (missing {', '.join(f'sb{s:02d}' for s in group.missing)})",
+            found=f"{len(group.files)} of {telescope.N_SUBBANDS} (missing {absent})",
             expected=f"at least {minimum}",
         )
 
@@ -402,7 +414,9 @@ class _Column:
             rows = file["Data"][self.name][start * self.n_baselines : stop * self.n_baselines]
         cube = rows.reshape(stop - start, self.n_baselines, self.shape[2], self.shape[3])
         cube = cube[:, :, ::-1] if self.descending else cube
-        return np.asarray(cube[(times - start, *key[1:])] if np.ndim(times) == 0 else cube[times - start][(slice(None), *key[1:])])
+        return np.asarray(
+            cube[(times - start, *key[1:])] if np.ndim(times) == 0 else cube[times - start][(slice(None), *key[1:])]
+        )
 
 
 def _lazy(header: Header, name: str, times_per_chunk: int) -> da.Array:
@@ -418,7 +432,7 @@ Meridian = Callable[[NDArray[np.float64], float], tuple[NDArray[np.float64], NDA
 
 
 def open_group(group: SubbandGroup, meridian: Meridian, times_per_chunk: int = 8) -> xr.Dataset:
-    """The observation of a group as one lazy Visibilities Dataset, as recorded (raw units, fringestopped at the meridian).
+    """The observation of a group as a lazy Visibilities Dataset, as recorded (raw, fringestopped at the meridian).
 
     Frequencies ascend. Subbands without a file are absent from the frequency axis. ``UVW`` is that of the files: at
     hour angle 0 and the pointing declination, the same for every time.
@@ -440,7 +454,10 @@ def open_group(group: SubbandGroup, meridian: Meridian, times_per_chunk: int = 8
     first = headers[0]
     for other in headers[1:]:
         require_same(first, other)
-    cubes = {name: da.concatenate([_lazy(h, name, times_per_chunk) for h in headers], axis=2) for name in ("visdata", "flags", "nsamples")}
+    cubes = {
+        name: da.concatenate([_lazy(h, name, times_per_chunk) for h in headers], axis=2)
+        for name in ("visdata", "flags", "nsamples")
+    }
     ra, dec = meridian(first.mjd, first.pointing_dec)
     names = np.array(first.names)
     dims = ("time", "baseline_id", "frequency", "polarization")
@@ -484,12 +501,17 @@ def require_same(first: Header, other: Header) -> None:
         ("pointing declinations (rad)", round(first.pointing_dec, 6), round(other.pointing_dec, 6)),
     ):
         if one != two:
-            raise CorruptFileError(f"Two subbands of a group have different {what}", path=other.path, found=two, expected=one)
+            raise CorruptFileError(
+                f"Two subbands of a group have different {what}", path=other.path, found=two, expected=one
+            )
     if (first.antenna1 != other.antenna1).any() or (first.antenna2 != other.antenna2).any():
         raise CorruptFileError("Two subbands of a group have different baselines", path=other.path, expected=first.path)
     lag = float(np.abs(first.mjd - other.mjd).max() * 86400)
     # subbands are started within seconds of each other; half an integration would mix different sky
     if lag > telescope.INTEGRATION_S / 2:
         raise CorruptFileError(
-            "Two subbands of a group are not simultaneous", path=other.path, found=f"{lag:.1f} s apart", expected=first.path
+            "Two subbands of a group are not simultaneous",
+            path=other.path,
+            found=f"{lag:.1f} s apart",
+            expected=first.path,
         )

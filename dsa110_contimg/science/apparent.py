@@ -147,7 +147,9 @@ class ApparentSky:
         points = sources.points._replace(lmn=sources.points.centre, source=np.arange(len(sources.flux)))
         sums = np.zeros((_LANES, 2, len(sources.flux)))
         weights = self._gridder.weights
-        _project(self._rows, self._channels, points, np.ascontiguousarray(gain, np.float32), slope, residual, weights, sums)
+        _project(
+            self._rows, self._channels, points, np.ascontiguousarray(gain, np.float32), slope, residual, weights, sums
+        )
         along, norm = sums.sum(axis=0)
         norm = np.maximum(norm, 1e-12 * self._gridder.weight_sum)
         change = along / (sources.flux * norm)
@@ -171,7 +173,7 @@ class ApparentSky:
         points = _Points(self._lmn(x, y), source, self._lmn(mean_x, mean_y), self._gridder.data.track.integration_s)
         index = self._index(mean_x, mean_y)
         gain = self._gain(mean_x, mean_y, index)
-        return _Sources(mean_x, mean_y, np.bincount(source, flux), flux, points, index, gain)
+        return _Sources(mean_x, mean_y, np.bincount(source, flux).astype(np.float64), flux, points, index, gain)
 
     def _lmn(self, x: NDArray[np.generic], y: NDArray[np.generic]) -> NDArray[np.float64]:
         """Direction cosines less (0, 0, 1) in the frame of uvw (whose angles are apparent, not true)."""
@@ -190,9 +192,7 @@ class ApparentSky:
             index[close] = self._known[nearest[close], 2]
         return index
 
-    def _gain(
-        self, x: NDArray[np.float64], y: NDArray[np.float64], index: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def _gain(self, x: NDArray[np.float64], y: NDArray[np.float64], index: NDArray[np.float64]) -> NDArray[np.float64]:
         """(time, bin, source): beam times spectrum, over their mean with the image's weights and what smearing leaves.
 
         The kernel multiplies by each baseline's own smearing, so that the mean over everything is 1.

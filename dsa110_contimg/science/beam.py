@@ -40,9 +40,7 @@ def half_power_radius(frequency_hz: float, diameter_m: float = telescope.DISH_DI
     return float(np.arcsin(1.616339948 * SPEED_OF_LIGHT / (np.pi * diameter_m * frequency_hz)))
 
 
-def separation(
-    ra1: ArrayLike, dec1: ArrayLike, ra2: ArrayLike, dec2: ArrayLike
-) -> NDArray[np.float64]:
+def separation(ra1: ArrayLike, dec1: ArrayLike, ra2: ArrayLike, dec2: ArrayLike) -> NDArray[np.float64]:
     """Angle between directions (rad; all arguments rad), by the haversine formula, accurate when small."""
     ra1, dec1, ra2, dec2 = (np.asarray(a, dtype=np.float64) for a in (ra1, dec1, ra2, dec2))
     hav = np.sin((dec1 - dec2) / 2) ** 2 + np.cos(dec1) * np.cos(dec2) * np.sin((ra1 - ra2) / 2) ** 2

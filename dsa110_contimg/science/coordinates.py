@@ -72,7 +72,7 @@ class UvwFrame:
 
     def uvw(self, baselines_m: NDArray[np.float64]) -> NDArray[np.float64]:
         """(time, baseline, 3) coordinates (m) of earth-fixed baseline vectors (baseline, 3)."""
-        return np.einsum("tij,bj->tbi", self.axes, baselines_m)
+        return np.asarray(np.einsum("tij,bj->tbi", self.axes, baselines_m))
 
 
 _STEP_RAD = 1e-4
@@ -95,13 +95,11 @@ def uvw_frame(ra_rad: float, dec_rad: float, mjd_utc: NDArray[np.float64]) -> Uv
     return UvwFrame(np.stack([np.cross(v, centre), v, centre], axis=1))
 
 
-def direction_cosines(
-    ra_rad: ArrayLike, dec_rad: ArrayLike, ra0_rad: float, dec0_rad: float
-) -> NDArray[np.float64]:
+def direction_cosines(ra_rad: ArrayLike, dec_rad: ArrayLike, ra0_rad: float, dec0_rad: float) -> NDArray[np.float64]:
     """(..., 3) direction cosines l (east), m (north), n of directions about a phase centre (all rad)."""
     ra, dec = np.broadcast_arrays(np.asarray(ra_rad, np.float64), np.asarray(dec_rad, np.float64))
     d_ra = ra - ra0_rad
-    l = np.cos(dec) * np.sin(d_ra)  # noqa: E741  (l, m, n are the field's names)
+    l = np.cos(dec) * np.sin(d_ra)
     m = np.sin(dec) * np.cos(dec0_rad) - np.cos(dec) * np.sin(dec0_rad) * np.cos(d_ra)
     n = np.sin(dec) * np.sin(dec0_rad) + np.cos(dec) * np.cos(dec0_rad) * np.cos(d_ra)
     return np.stack([l, m, n], axis=-1)

@@ -6,6 +6,7 @@ visibilities themselves; an automatic mask is made at one depth and cleaned to a
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -180,13 +181,16 @@ def _radler(
 @contextmanager
 def _silence() -> Iterator[None]:
     """Keep radler's messages, which it writes to the process's standard output, out of ours."""
+    libc = ctypes.CDLL(None)
     sys.stdout.flush()
+    libc.fflush(None)
     kept = os.dup(1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 1)
         yield
     finally:
+        libc.fflush(None)
         os.dup2(kept, 1)
         os.close(kept)
         os.close(nowhere)

@@ -20,9 +20,7 @@ RAYLEIGH_SCATTER = 0.5227
 
 
 @njit(parallel=True, cache=True)
-def flag_outliers(
-    visibilities: NDArray[np.complex64], flags: NDArray[np.bool_], n_times: int, sigma: float
-) -> None:
+def flag_outliers(visibilities: NDArray[np.complex64], flags: NDArray[np.bool_], n_times: int, sigma: float) -> None:
     """Flag, in place, amplitudes far above the median of their baseline and polarisation in this run of channels.
 
     Parameters
@@ -134,7 +132,11 @@ def flag_spectrogram(
         found = burst > sigma * np.maximum(_robust_sigma(burst, axis=(0, 1)), floor)
         calm = np.where(found, np.nan, mean)
     spectrum, empty = _nanmean(calm)
-    smooth = median_filter(np.where(empty, _nanmedian(np.where(empty, np.nan, spectrum), axis=0), spectrum), size=(window, 1), mode="nearest")
+    smooth = median_filter(
+        np.where(empty, _nanmedian(np.where(empty, np.nan, spectrum), axis=0), spectrum),
+        size=(window, 1),
+        mode="nearest",
+    )
     with np.errstate(invalid="ignore"):
         carrier = np.where(empty, 0.0, spectrum / smooth - 1.0)
         scale = np.maximum(_robust_sigma(carrier, axis=0), floor.mean(axis=0) / np.sqrt(len(mean)))
@@ -149,7 +151,8 @@ def _nanmean(calm: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np
 
 
 def _robust_sigma(values: NDArray[np.float64], axis: int | tuple[int, ...]) -> NDArray[np.float64]:
-    return np.asarray(MAD_TO_SIGMA * _nanmedian(np.abs(values - _nanmedian(values, axis)), axis))[0]
+    spread: NDArray[np.float64] = MAD_TO_SIGMA * _nanmedian(np.abs(values - _nanmedian(values, axis)), axis)
+    return np.asarray(spread[0])
 
 
 def _nanmedian(values: NDArray[np.float64], axis: int | tuple[int, ...]) -> NDArray[np.float64]:

@@ -20,6 +20,7 @@ from dsa110_contimg.science.restoring import Beam
 _KERNEL_RADIUS = 14
 _KERNEL_SHAPE = 9.0
 
+
 class Quality(IntFlag):
     """What to know about a measured flux; 0 is nothing to report."""
 
@@ -130,9 +131,7 @@ class Peaks:
     neighbour: NDArray[np.float64]
 
 
-def forced_peaks(
-    pixels: Pixels, planes: Planes, x: NDArray[np.float64], y: NDArray[np.float64], reach: float
-) -> Peaks:
+def forced_peaks(pixels: Pixels, planes: Planes, x: NDArray[np.float64], y: NDArray[np.float64], reach: float) -> Peaks:
     """Apparent fluxes of point sources at known positions, neighbours jointly.
 
     A restored image is not measured here: between its pixels CLEAN draws a bright source with components of both
@@ -159,9 +158,9 @@ def forced_peaks(
     for k, (column, row, flux) in enumerate(_components(planes, x, y, reach)):
         for i in np.flatnonzero(near[k]):
             value[i] += flux @ planes.spread(x[i] - column, y[i] - row)
-    i, k = np.nonzero(near)
+    one, other = np.nonzero(near)
     g = np.zeros(near.shape)
-    g[i, k] = planes.spread(x[i] - x[k], y[i] - y[k])
+    g[one, other] = planes.spread(x[one] - x[other], y[one] - y[other])
     overlap = np.where(near & ~np.eye(len(x), dtype=bool), pixels.overlap(x[:, None] - x, y[:, None] - y), 0.0)
     inverse = np.linalg.pinv((g + g.T) / 2, rcond=1e-4, hermitian=True)
     error = np.sqrt(np.clip(np.diag(inverse), 0.0, None))

@@ -16,7 +16,7 @@ from dsa110_contimg.science.averaging import ImagingData
 from dsa110_contimg.science.beam import airy_power, drift_averaged, separation
 
 BIN_HZ = 12.0e6
-"""Channels are summed in bins of about a subband: what the beam and the steepest spectra curve within one is below 2e-4."""
+"""Channels are summed in bins of about a subband: beam and steep spectra curve by less than 2e-4 within one."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def sinc(turns: float) -> float:
     x = np.pi * turns
     if abs(x) < 1e-4:
         return 1.0 - x * x / 6.0
-    return np.sin(x) / x
+    return float(np.sin(x) / x)
 
 
 @njit(parallel=True, cache=True)

@@ -21,7 +21,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dsa110_contimg import telescope
-from dsa110_contimg.science import beam, coordinates, predict
+from dsa110_contimg.science import predict
 
 _RUN = telescope.N_CHANNELS_PER_SUBBAND
 
@@ -106,7 +106,9 @@ def subtract(dataset: xr.Dataset, sources: PointSources) -> xr.Dataset:
             )
         return out.reshape(stop - start, uvw.shape[1], -1)[..., None] * hands
 
-    def taken(block: NDArray[np.complex64], block_info: dict[int, dict[str, list[tuple[int, int]]]]) -> NDArray[np.complex64]:
+    def taken(
+        block: NDArray[np.complex64], block_info: dict[int, dict[str, list[tuple[int, int]]]]
+    ) -> NDArray[np.complex64]:
         start, stop = block_info[0]["array-location"][0]
         return np.asarray(block - model(start, stop), np.complex64)
 

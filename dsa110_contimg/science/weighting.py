@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from dsa110_contimg.exceptions import ImagingError
 from dsa110_contimg.science.averaging import ImagingData
 from dsa110_contimg.science.beam import SPEED_OF_LIGHT
 
@@ -95,6 +96,11 @@ def imaging_weights(
     Returns
     -------
     (sample,) weights; 0 where flagged, and where the point lies outside the uv plane of the image.
+
+    Raises
+    ------
+    ImagingError
+        All points lie outside.
     """
     frequencies = np.concatenate([c.frequencies for c in data.channels])
     first = np.cumsum([0] + [len(c.frequencies) for c in data.channels])[:-1]
@@ -104,6 +110,12 @@ def imaging_weights(
         grid[:] = 1.0
     else:
         _count(*where, grid)
+        if not grid.any():
+            raise ImagingError(
+                "No visibility lies in the uv plane of the image",
+                found=f"pixels of {np.degrees(cell_rad) * 3600:.3g} arcsec",
+                expected="pixels smaller than half a fringe of the shortest baselines",
+            )
         if scheme == "uniform":
             np.divide(1.0, grid, out=grid, where=grid > 0.0)
         else:

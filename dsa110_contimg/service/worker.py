@@ -112,7 +112,12 @@ def _group(run: GroupRun, queue: Queue, settings: Settings, tell: Tell | None) -
             tell(run.group_id, done, total, cell)
 
     product = run_template(
-        template_path("group"), night, parameters(run, settings), name=run.group_id, title=run.group_id, progress=progress
+        template_path("group"),
+        night,
+        parameters(run, settings),
+        name=run.group_id,
+        title=run.group_id,
+        progress=progress,
     )
     run.products.record_report(_report(product, "group", run.group_id[:10], run.group_id))
     if product.status == "failed":

@@ -1,1 +1,1 @@
-"""One verb a module: record and options in, record out. No stage knows what ran before it, and none touches the database."""
+"""One verb a module: record and options in, record out. No stage knows what ran before; none touches the database."""

@@ -102,5 +102,3 @@ def flux_scale_error(record: MeasurementSet, progress: Progress | None = None) -
 def layout_noise(layout: ms.Layout) -> float:
     """Thermal noise of the real part of one visibility (Jy)."""
     return telescope.visibility_noise(layout.channel_width, layout.integration_s)
-
-

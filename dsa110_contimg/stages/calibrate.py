@@ -73,7 +73,9 @@ def predict_field(
     with ms.opened(record.path, writable=True) as main:
         for first in range(0, total, step):
             channels = layout.frequencies[first : first + step]
-            apparent = predict.apparent_fluxes(flux, index, (ra, dec), pointing, channels, telescope.REFERENCE_FREQUENCY_HZ)
+            apparent = predict.apparent_fluxes(
+                flux, index, (ra, dec), pointing, channels, telescope.REFERENCE_FREQUENCY_HZ
+            )
             model = predict.predict(
                 uvw, time_index, channels, lmn, offset, apparent, predict.pole(layout.dec), layout.integration_s
             )
@@ -130,19 +132,19 @@ def solve_calibrator(
     stem = f"{record.group_id}.{calibrator.replace(' ', '_')}"
     pre = place.work_dir / f"{stem}.prebandpass"
     paths = {kind: place.out_dir / f"{stem}.{kind}" for kind in ("B", "G")}
-    common = {"vis": record.path, "refant": refant, "parang": False}
-    interval = _interval(options)
-    tasks = [
-        CasaTask("gaincal", {**common, "caltable": pre, "gaintype": "G", "calmode": "p", "solint": interval, "minsnr": options.gain_min_snr}, "caltable"),
-        CasaTask("bandpass", {**common, "caltable": paths["B"], "bandtype": "B", "solint": "inf", "combine": "scan,field", "minsnr": options.bandpass_min_snr, "solnorm": False, "gaintable": [pre]}, "caltable"),
-        CasaTask("gaincal", {**common, "caltable": paths["G"], "gaintype": "G", "calmode": "ap", "solint": "inf", "combine": "scan,field", "minsnr": options.gain_min_snr, "gaintable": [paths["B"]]}, "caltable"),
-    ]  # fmt: skip
+    common: dict[str, Any] = {"vis": record.path, "refant": refant, "parang": False}
+    gain = common | {"gaintype": "G", "minsnr": options.gain_min_snr}
+    whole = {"solint": "inf", "combine": "scan,field"}
+    first = gain | {"caltable": pre, "calmode": "p", "solint": _interval(options)}
+    bandpass = common | whole | {"caltable": paths["B"], "bandtype": "B", "gaintable": [pre], "solnorm": False}
+    bandpass["minsnr"] = options.bandpass_min_snr
+    gains = gain | whole | {"caltable": paths["G"], "calmode": "ap", "gaintable": [paths["B"]]}
+    calls = (("gaincal", first), ("bandpass", bandpass), ("gaincal", gains))
+    tasks = [CasaTask(name, arguments, "caltable") for name, arguments in calls]
     run_tasks(tasks, workdir=place.work_dir, measures_cache=place.measures)
     half = {"B": options.bandpass_hours / 24, "G": options.gain_minutes / 1440}
-    bandpass, gains = (
-        _judged(paths[kind], kind, record, refant, calibrator, half[kind], options) for kind in ("B", "G")
-    )
-    return bandpass, gains
+    made = [_judged(paths[kind], kind, record, refant, calibrator, half[kind], options) for kind in ("B", "G")]
+    return made[0], made[1]
 
 
 def _interval(options: CalibrateOptions) -> str:
@@ -185,7 +187,13 @@ def solve_phases(
 
 
 def _judged(
-    path: Path, kind: str, record: MeasurementSet, refant: str, calibrator: str, half_days: float, options: CalibrateOptions
+    path: Path,
+    kind: str,
+    record: MeasurementSet,
+    refant: str,
+    calibrator: str,
+    half_days: float,
+    options: CalibrateOptions,
 ) -> CalTable:
     flagged, snr = judge(open_caltable(path))
     if not flagged <= options.max_flagged_fraction:

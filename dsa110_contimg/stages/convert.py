@@ -110,15 +110,13 @@ def _plan(group: SubbandGroup, header: uvh5.Header) -> tuple[ms.Layout, _Plan]:
         pointing_ra=pointing_ra,
         pointing_dec=pointing_dec,
         group_id=group.group_id,
-        history=f"converted from {len(group.files)} UVH5 files of group {group.group_id}; missing subbands {list(group.missing)}",
+        history=f"from {len(group.files)} UVH5 files of {group.group_id}; missing subbands {list(group.missing)}",
     )
     swapped = [header.polarizations.index(p[::-1]) for p in order]
     return layout, _Plan(delta_w.ravel(), swap, swapped)
 
 
-def _rotated(
-    header: uvh5.Header, plan: _Plan
-) -> tuple[NDArray[np.complex64], NDArray[np.bool_], NDArray[np.float32]]:
+def _rotated(header: uvh5.Header, plan: _Plan) -> tuple[NDArray[np.complex64], NDArray[np.bool_], NDArray[np.float32]]:
     """Visibilities, flags and weights (row, channel ascending, polarization) of one file, in the MS's sense."""
     straight = [header.polarizations.index(p) for p in _ms_order(header)]
     raw, flags, weights = uvh5.read_visibilities(header)
@@ -139,4 +137,3 @@ def _rotated(
 
 def _ms_order(header: uvh5.Header) -> list[str]:
     return [p for p in ("XX", "XY", "YX", "YY") if p in header.polarizations]
-

@@ -90,7 +90,7 @@ def measure(image: ImageProduct, catalog: pd.DataFrame, options: MeasureOptions,
         raise MeasurementError(
             "No catalogue source lies in the image",
             path=image.path,
-            found=f"{len(catalog)} sources, none of {options.min_flux_jy} Jy where the beam is above {options.min_beam}",
+            found=f"{len(catalog)} sources, none of {options.min_flux_jy} Jy with the beam above {options.min_beam}",
             expected="at least one",
         )
     table = _measured(opened, sources, image, options)
@@ -123,10 +123,15 @@ def _open(image: ImageProduct) -> _Opened:
         dish_diameter_m=float(table["DISH_DIAMETER"][0]),
     )
     subtracted = fits.read_table(image.model_path, "KNOWN")
-    known = tuple(np.asarray(subtracted[name], np.float64) for name in ("X", "Y", "PEAK"))
+    x, y, peak = (np.asarray(subtracted[name], np.float64) for name in ("X", "Y", "PEAK"))
     return _Opened(
         pixels=Pixels(fits.read_plane(image.path), grid.cell, beam),
-        planes=Planes(*(fits.read_plane(path) for path in (image.residual_path, image.model_path, image.psf_path)), known),
+        planes=Planes(
+            residual=fits.read_plane(image.residual_path),
+            model=fits.read_plane(image.model_path),
+            psf=fits.read_plane(image.psf_path),
+            known=(x, y, peak),
+        ),
         smearing=fits.read_plane(image.smearing_path),
         grid=grid,
         response=response,
@@ -192,7 +197,8 @@ def _response(
     """Response for each source's spectrum, and its relative error from the spectral index's."""
     where = [np.radians(sources[name].to_numpy(np.float64)) for name in ("ra_deg", "dec_deg")]
     index, error = (sources[name].to_numpy(np.float64) for name in ("spectral_index", "spectral_index_error"))
-    value, steeper = (response.at(*where, alpha, options.reference_frequency_hz) for alpha in (index, index + error))
+    reference = options.reference_frequency_hz
+    value, steeper = (response.at(where[0], where[1], alpha, reference) for alpha in (index, index + error))
     return value, np.abs(steeper / value - 1.0)
 
 

@@ -109,7 +109,7 @@ def test_a_failed_write_leaves_the_earlier_image_as_it_was(tmp_path, plane):
     path = tmp_path / "a.image.fits"
     fits.write_image(path, plane, HEADER, "JY/BEAM")
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="Illegal value"):
+    with pytest.raises(ValueError, match="ASCII"):
         fits.write_image(path, plane + 1, HEADER.__class__(**{**vars(HEADER), "telescope": "a\nb"}), "JY/BEAM")
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.image.fits"]

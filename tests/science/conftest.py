@@ -41,7 +41,7 @@ def uvw_at():
 def observe():
     """A function that makes a Visibilities view of sources (l, m, Jy)."""
 
-    def make(sources, n_antennas=16, n_times=4, n_channels=48, noise_jy=0.0, dec=np.radians(16.6), seed=0):
+    def make(sources, n_antennas=16, n_times=4, n_channels=48, noise_jy=0.0, dec=0.2897, seed=0):
         width = telescope.N_CHANNELS // n_channels * telescope.CHANNEL_WIDTH_HZ
         first = telescope.TOP_FREQUENCY_HZ - (telescope.N_CHANNELS - 1) * telescope.CHANNEL_WIDTH_HZ
         frequency = first + (np.arange(n_channels) + 0.5) * width - telescope.CHANNEL_WIDTH_HZ / 2

@@ -50,7 +50,9 @@ def test_the_beam_of_a_drifting_group_is_the_mean_over_its_pointings():
     total = 0.0
     for t in range(24):
         theta = source.separation(SkyCoord(pointing[t] * u.rad, dec[t] * u.rad)).rad
-        total += sum(w * airy_power(theta, f) * (f / 1.4e9) ** -0.8 for w, f in zip(weights[t], frequencies, strict=True))
+        total += sum(
+            w * airy_power(theta, f) * (f / 1.4e9) ** -0.8 for w, f in zip(weights[t], frequencies, strict=True)
+        )
     got = drift_averaged(source.ra.rad, source.dec.rad, pointing, dec, frequencies, weights, -0.8)
     assert got == pytest.approx(total / weights.sum(), rel=1e-10)
 

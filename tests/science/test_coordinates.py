@@ -48,9 +48,10 @@ def test_uvw_agree_with_pyuvdata():
     mine = coordinates.uvw_frame(ra, dec, MJD).uvw(baselines)
     reference = np.array([loc.x.value, loc.y.value, loc.z.value])
     for t in (0, 12, 23):
+        ends = np.concatenate([positions[-8:], positions[:8]])
         theirs = phasing.calc_uvw(
             app_ra=np.full(8, app_ra[t]), app_dec=np.full(8, app_dec[t]), frame_pa=np.full(8, frame_pa[t]),
-            lst_array=np.full(8, lst[t]), use_ant_pos=True, antenna_positions=np.concatenate([positions[-8:], positions[:8]]) - reference,
+            lst_array=np.full(8, lst[t]), use_ant_pos=True, antenna_positions=ends - reference,
             antenna_numbers=np.arange(16), ant_1_array=np.arange(8), ant_2_array=np.arange(8, 16),
             telescope_lat=loc.lat.rad, telescope_lon=loc.lon.rad,
         )  # fmt: skip
@@ -69,7 +70,9 @@ def test_north_of_the_uvw_frame_is_icrs_north():
     for angle in (0, 90, 217):
         near = centre.directional_offset_by(angle * u.deg, 30 * u.arcsec)
         s = coordinates.earth_fixed(*coordinates.apparent_hadec(near.ra.rad, near.dec.rad, here.mjd))[0]
-        assert np.degrees(np.arctan2(axes[0] @ s, axes[1] @ s)) % 360 == pytest.approx(angle % 360, abs=1e-3) or angle == 0
+        assert (
+            np.degrees(np.arctan2(axes[0] @ s, axes[1] @ s)) % 360 == pytest.approx(angle % 360, abs=1e-3) or angle == 0
+        )
 
 
 def test_direction_cosines_are_those_of_a_sin_projection():

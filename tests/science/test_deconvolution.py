@@ -25,7 +25,7 @@ class FlatSky:
     def __init__(self, gridder):
         self.gridder = gridder
 
-    def predict(self, model, noise_jy):
+    def predict(self, model, noise_jy):  # noqa: ARG002  (the signature of ApparentSky)
         return self.gridder.predict(model)
 
     def learn(self, residual, noise_jy):

@@ -152,9 +152,7 @@ def measurement_set(dataset, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("weight", "tolerance"), [("natural", 1e-3), ("uniform", 1e-2), ("briggs 0.5", 5e-3)])
-def test_wsclean_makes_the_same_image_and_point_spread_function(
-    dataset, measurement_set, tmp_path, weight, tolerance
-):
+def test_wsclean_makes_the_same_image_and_point_spread_function(dataset, measurement_set, tmp_path, weight, tolerance):
     command = ["wsclean", "-quiet", "-j", "2", "-use-wgridder", "-wgridder-accuracy", "1e-5", "-make-psf"]
     # without padding WSClean counts densities in the cells of the image itself, as CASA does
     command += ["-padding", "1", "-size", str(N), str(N), "-scale", "6asec", "-name", "out"]

@@ -38,7 +38,9 @@ def planes(x, y, flux, noise=0.0, seed=0, cleaned=0.0):
             model[round(y0), round(x0)] += cleaned * s
             residual -= cleaned * s * spread(round(x0), round(y0))
     rng = np.random.default_rng(seed)
-    white = np.fft.rfft2(rng.normal(size=(N, N))) * np.sqrt(np.abs(np.fft.rfft2(np.fft.ifftshift(spread(N // 2, N // 2)))))
+    white = np.fft.rfft2(rng.normal(size=(N, N))) * np.sqrt(
+        np.abs(np.fft.rfft2(np.fft.ifftshift(spread(N // 2, N // 2))))
+    )
     correlated = np.fft.irfft2(white, s=(N, N))
     residual += noise * correlated / correlated.std()
     psf = spread(N // 2, N // 2).astype(np.float32)

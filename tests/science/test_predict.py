@@ -50,7 +50,7 @@ def test_prediction_agrees_with_summing_over_integration_and_channel():
     fine_f = middle + width * ((np.arange(8) + 0.5) / 8 - 0.5)
     truth = brute_force(baseline, centre, source, mjd[0], steps * telescope.INTEGRATION_S / 86400, fine_f, 1.0)
     assert abs(truth) < 0.98  # smearing matters here, or the test says nothing
-    # the fringe rate is taken at mid-run and the pole is ICRS's, not of date: 26 years of precession turn it by 0.15 deg
+    # the fringe rate is taken at mid-run and the pole is ICRS's, not of date: 26 years turn it by 0.15 deg
     assert abs(abs(found) - abs(truth)) < 2e-3
     # what is left of aberration, after the scale of the field, is the earth's rotation (1.5e-6): 1e-3 turns on 2.6 km
     assert abs(np.angle(found / truth)) < 2 * np.pi * 0.003

@@ -24,7 +24,9 @@ def exact(data, weights, *args):
     for row in range(len(data.uvw)):
         column = np.searchsorted(frequencies, data.channels[data.channels_index[row]].frequencies)
         table[data.time_index[row], column] += weights[data.offsets[row] : data.offsets[row + 1]]
-    return drift_averaged(args[0], args[1], data.track.pointing_ra, data.track.pointing_dec, frequencies, table, args[2])
+    return drift_averaged(
+        args[0], args[1], data.track.pointing_ra, data.track.pointing_dec, frequencies, table, args[2]
+    )
 
 
 @pytest.mark.parametrize("index", [0.0, -0.7, -3.0])

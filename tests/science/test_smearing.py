@@ -31,7 +31,9 @@ def brute_force(uvw_at, dataset, data, weights, ra, dec):
     w4 = np.zeros((len(seconds), n_pairs, len(channel)))
     for row in range(len(data.uvw)):
         here = data.channels[data.channels_index[row]]
-        w4[divmod(row, n_pairs)] = np.repeat(weights[data.offsets[row] : data.offsets[row + 1]] / here.factor, here.factor)
+        w4[divmod(row, n_pairs)] = np.repeat(
+            weights[data.offsets[row] : data.offsets[row + 1]] / here.factor, here.factor
+        )
     for t, second in enumerate(seconds):
         pointing = direction_cosines(RA + OMEGA * second, DEC, RA, DEC) - [0, 0, 1]
         beam = airy_power(separation(ra, dec, RA + OMEGA * second, DEC), 1.405e9)

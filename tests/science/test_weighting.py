@@ -1,5 +1,7 @@
 """Imaging weights against their definitions, and the noise they promise against noise."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -58,7 +60,7 @@ def test_robust_runs_from_uniform_to_natural(data):
 
     uniform, natural = shape("uniform"), shape("natural")
     distance = [np.abs(shape("briggs", r) - natural).sum() for r in (-2, -1, 0, 1, 2)]
-    assert all(a > b for a, b in zip(distance, distance[1:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(distance))
     assert np.abs(shape("briggs", -2) - uniform).sum() < 0.05 > distance[-1]
 
 

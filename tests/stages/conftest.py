@@ -60,7 +60,7 @@ def _scale(centre: SkyCoord) -> float:
 def drifting_sky():
     """A function (catalogue, noise factor, …) -> Visibilities view of one group of a small array."""
 
-    def make(catalog: pd.DataFrame, noise: float = 0.0, n_antennas: int = 24, reach_m: float = 600.0, seed: int = 0):
+    def make(catalog: pd.DataFrame, noise: float = 0.0, n_antennas: int = 32, reach_m: float = 1300.0, seed: int = 0):
         centre = SkyCoord(RA * u.rad, DEC * u.rad)
         pointing = SkyCoord((RA + OMEGA * SECONDS) * u.rad, np.full(24, DEC) * u.rad)
         tracked = _cosines(pointing, centre)

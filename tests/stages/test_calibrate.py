@@ -37,7 +37,9 @@ def test_injected_gains_are_recovered_to_the_noise(solved, night16):
     names = tables["B"].antenna_name.to_numpy()
     phases = tables["GP"].interp(time=run.raw().time, kwargs={"fill_value": "extrapolate"})["GAIN"].to_numpy()
     product = phases * tables["G"]["GAIN"].to_numpy() * tables["B"]["GAIN"].to_numpy()
-    truth = np.moveaxis(night16.truth.gains(run.group_id), 3, 2)[:, np.searchsorted(night16.truth.station, names.astype(int))]
+    truth = np.moveaxis(night16.truth.gains(run.group_id), 3, 2)[
+        :, np.searchsorted(night16.truth.station, names.astype(int))
+    ]
     ratio = product / truth
     refant = list(names).index(tables["B"].attrs["refant"])
     ratio /= np.exp(1j * np.angle(ratio[:, refant : refant + 1]))
@@ -50,7 +52,9 @@ def test_injected_gains_are_recovered_to_the_noise(solved, night16):
     others = np.arange(len(names)) != refant
     assert np.median(np.abs(product)) == pytest.approx(np.median(np.abs(truth)), rel=0.005), scale
     assert error[:, others].real.std() < 1.3 * bound
-    assert error[:, others].imag.std() < 1.3 * bound * np.sqrt(2)  # the reference antenna's own phase noise comes on top
+    assert error[:, others].imag.std() < 1.3 * bound * np.sqrt(
+        2
+    )  # the reference antenna's own phase noise comes on top
 
 
 def test_corrected_visibilities_differ_from_the_model_by_thermal_noise(solved):
@@ -79,7 +83,7 @@ def test_without_a_calibrator_the_error_says_what_is_missing(night16, places):
     run = GroupRun(night16.groups[0], places)
     for step in ("convert", "flag"):
         run.step(step)
-    with pytest.raises(NoValidCalibrationError, match="B: .*G: "):
+    with pytest.raises(NoValidCalibrationError, match=r"B: .*G: "):
         run.step("calibrate")
 
 

@@ -16,7 +16,7 @@ from dsa110_contimg.options import ImageOptions
 from dsa110_contimg.records import ImageProduct
 from dsa110_contimg.stages.image import image
 
-OPTIONS = ImageOptions(n_pixels=720, cell_arcsec=18.0)
+OPTIONS = ImageOptions(n_pixels=1080, cell_arcsec=12.0)
 KINDS = ("path", "pbcor_path", "pb_path", "residual_path", "model_path", "psf_path", "smearing_path")
 
 
@@ -42,7 +42,7 @@ def test_every_product_is_a_whole_fits_image_of_four_axes(noisy):
     for kind in KINDS:
         with fits.open(getattr(record, kind)) as hdus:
             hdus.verify("exception")
-            assert hdus[0].data.shape == (1, 1, 720, 720)
+            assert hdus[0].data.shape == (1, 1, 1080, 1080)
             assert [hdus[0].header[f"CTYPE{i}"] for i in (1, 2, 3, 4)] == ["RA---SIN", "DEC--SIN", "FREQ", "STOKES"]
     assert {p.name for p in record.path.parent.iterdir()} == {getattr(record, kind).name for kind in KINDS}
 
@@ -59,14 +59,14 @@ def test_the_header_says_where_when_and_how(noisy):
     assert header["OPTIONS"] == OPTIONS.digest()
     assert header["CRVAL3"] == record.frequency_hz == pytest.approx(1.404e9, abs=5e6)
     assert header["BMAJ"] == record.bmaj_deg
-    assert 60 < record.bmin_deg * 3600 < record.bmaj_deg * 3600 < 200
+    assert 40 < record.bmin_deg * 3600 < record.bmaj_deg * 3600 < 120
     assert any("averaging_loss" in line for line in header["HISTORY"]) or "averaging_loss" in str(header["HISTORY"])
 
 
 def test_the_pixels_are_the_true_sky_aberration_included(noisy):
     record, _ = noisy
     header = fits.getheader(record.path)
-    assert header["CDELT2"] * 3600 / 18.0 == pytest.approx(header["VAFACTOR"], rel=1e-9)
+    assert header["CDELT2"] * 3600 / 12.0 == pytest.approx(header["VAFACTOR"], rel=1e-9)
     assert 1e-6 < abs(header["VAFACTOR"] - 1) < 1.1e-4
     assert record.cell_arcsec == pytest.approx(header["CDELT2"] * 3600)
 
@@ -74,7 +74,7 @@ def test_the_pixels_are_the_true_sky_aberration_included(noisy):
 def test_the_noise_is_thermal_although_the_beam_drifts_over_sources_of_janskys(noisy):
     record, _ = noisy
     assert record.noise_jy == pytest.approx(record.thermal_noise_jy, rel=0.1)
-    natural = telescope.radiometer_noise(24, 96 * 8 * telescope.CHANNEL_WIDTH_HZ, telescope.GROUP_S)
+    natural = telescope.radiometer_noise(32, 96 * 8 * telescope.CHANNEL_WIDTH_HZ, telescope.GROUP_S)
     assert natural < record.thermal_noise_jy < 1.6 * natural
 
 
@@ -99,16 +99,17 @@ def test_bright_sources_shine_at_their_places_with_their_flux(noisy, field_catal
     for row in field_catalog[:2].itertuples():
         x, y = wcs.world_to_pixel(SkyCoord(row.ra_deg * u.deg, row.dec_deg * u.deg))
         box = corrected[round(float(y)) - 2 : round(float(y)) + 3, round(float(x)) - 2 : round(float(x)) + 3]
-        # the highest pixel of a source between pixels: at worst 2 % below its peak with six pixels a beam
-        assert box.max() / smearing[round(float(y)), round(float(x))] == pytest.approx(row.flux_jy, rel=0.03)
+        # the highest pixel of a source between pixels: up to 4 % below its peak with four pixels across the beam
+        ratio = box.max() / smearing[round(float(y)), round(float(x))] / (row.flux_jy * (1.404 / 1.4) ** row.spectral_index)
+        assert 0.94 < ratio < 1.01
 
 
 def test_maps_of_beam_and_smearing_peak_where_the_telescope_looked(noisy):
     record, _ = noisy
     pb, smearing = plane(record.pb_path), plane(record.smearing_path)
-    assert np.hypot(*(np.array(np.unravel_index(pb.argmax(), pb.shape)) - 360)) < 3
+    assert np.hypot(*(np.array(np.unravel_index(pb.argmax(), pb.shape)) - 540)) < 4
     assert pb.max() == pytest.approx(0.955, abs=0.01)
-    assert smearing[360, 360] > 0.999 > smearing[0, 0] > 0.9
+    assert smearing[540, 540] > 0.999 > smearing[0, 0] > 0.9
 
 
 def test_the_record_survives_json_and_its_files_exist(noisy):
@@ -136,13 +137,14 @@ def test_spectral_windows_are_imaged_together(drifting_sky, field_catalog, tmp_p
 
 
 def test_a_missing_subband_only_costs_noise(drifting_sky, field_catalog, tmp_path):
-    sky = drifting_sky(field_catalog[:2], noise=0.5, n_antennas=12)
-    whole = image(sky, OPTIONS, tmp_path / "whole")
+    sky = drifting_sky(field_catalog[2:4], noise=1.0, n_antennas=20)
+    options = OPTIONS.model_copy(update={"n_pixels": 512, "cell_arcsec": 25.0, "weighting": "natural"})
+    whole = image(sky, options, tmp_path / "whole")
     sky["FLAG"][:, :, 30:36] = True
     sky["VISIBILITY"][:, :, 30:36] = 0
-    part = image(sky, OPTIONS, tmp_path / "part")
+    part = image(sky, options, tmp_path / "part")
     assert part.thermal_noise_jy / whole.thermal_noise_jy == pytest.approx(np.sqrt(96 / 90), rel=0.01)
-    assert part.noise_jy / part.thermal_noise_jy == pytest.approx(0.5, rel=0.15)
+    assert part.noise_jy / part.thermal_noise_jy == pytest.approx(1.0, rel=0.15)
 
 
 def test_what_cannot_be_imaged_or_written_is_an_error_and_leaves_nothing(drifting_sky, field_catalog, tmp_path):
@@ -150,7 +152,7 @@ def test_what_cannot_be_imaged_or_written_is_an_error_and_leaves_nothing(driftin
     small = ImageOptions(n_pixels=128, cell_arcsec=18.0, max_iterations=0)
     with pytest.raises(ImagingError, match="even"):
         image(sky, small.model_copy(update={"n_pixels": 129}), tmp_path / "odd")
-    with pytest.raises(ImagingError, match="main lobe|No visibility"):
+    with pytest.raises(ImagingError, match=r"main lobe|No visibility"):
         image(sky, small.model_copy(update={"cell_arcsec": 400.0}), tmp_path / "coarse")
     (tmp_path / "file").write_text("not a directory")
     with pytest.raises(OutputError):

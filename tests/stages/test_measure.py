@@ -12,7 +12,7 @@ from dsa110_contimg.science.photometry import Quality
 from dsa110_contimg.stages.image import image
 from dsa110_contimg.stages.measure import measure
 
-IMAGING = ImageOptions(n_pixels=720, cell_arcsec=18.0)
+IMAGING = ImageOptions(n_pixels=1080, cell_arcsec=12.0)
 OPTIONS = MeasureOptions(min_flux_jy=1e-6)
 COLUMNS = [
     "source", "group", "mjd", "ra_deg", "dec_deg", "flux_jy", "flux_error_jy", "flux_raw_jy", "local_noise_jy",
@@ -136,7 +136,9 @@ def test_quality_tells_blends_edges_faint_and_displaced_sources(quiet, field_cat
 
 
 def test_a_reference_frequency_elsewhere_gives_the_flux_there(quiet, field_catalog, tmp_path):
-    table = rows(measure(quiet[0], field_catalog, MeasureOptions(min_flux_jy=1e-6, reference_frequency_hz=1.5e9), tmp_path))
+    table = rows(
+        measure(quiet[0], field_catalog, MeasureOptions(min_flux_jy=1e-6, reference_frequency_hz=1.5e9), tmp_path)
+    )
     expected = field_catalog["flux_jy"] * (1.5 / 1.4) ** field_catalog["spectral_index"]
     np.testing.assert_allclose(table["flux_jy"], expected, rtol=3e-3)
 
