@@ -35,6 +35,7 @@ app.add_typer(simulate_app, name="simulate")
 err = Console(stderr=True)
 out = Console()
 
+Workers = Annotated[int, typer.Option(min=1, max=16, help="Groups processed at a time.")]
 Json = Annotated[bool, typer.Option("--json", help="Print a JSON array instead of a table.")]
 
 
@@ -129,17 +130,18 @@ def process(
     reports_dir: Annotated[Path | None, typer.Option(help="Reports (PIPELINE_REPORTS_DIR).")] = None,
     state_dir: Annotated[Path | None, typer.Option(help="State database (PIPELINE_STATE_DIR).")] = None,
     scratch_dir: Annotated[Path | None, typer.Option(help="Scratch (PIPELINE_SCRATCH_DIR).")] = None,
+    workers: Workers = 2,
 ) -> None:
     """Process every complete group of a directory: images, fluxes, and a report for each.
 
     Groups with a calibrator come first, then the oldest. What is done already is not done again.
     """
     settings = _settings(output_dir=output_dir, reports_dir=reports_dir, state_dir=state_dir, scratch_dir=scratch_dir)
-    if not _process(directory, settings, catalog):
+    if not _process(directory, settings, catalog, workers):
         raise typer.Exit(1)
 
 
-def _process(directory: Path, settings: Settings, catalog: Path | None) -> bool:
+def _process(directory: Path, settings: Settings, catalog: Path | None, workers: int) -> bool:
     from dsa110_contimg.service.worker import process as run
 
     with _bars() as bars:
@@ -150,7 +152,7 @@ def _process(directory: Path, settings: Settings, catalog: Path | None) -> bool:
                 tasks[group] = bars.add_task(group, total=total)
             bars.update(tasks[group], completed=done, total=total, description=f"{group} {cell}")
 
-        done = run(directory.absolute(), settings, settings.options, catalog and catalog.absolute(), tell)
+        done = run(directory.absolute(), settings, settings.options, catalog and catalog.absolute(), tell, workers)
     table = Table(title="Groups")
     for name in ("group", "calibrator", "status", "verdict", "report"):
         table.add_column(name, overflow="fold")
@@ -172,6 +174,7 @@ def demo(
         "demo"
     ),
     antennas: Annotated[int, typer.Option(min=16, max=96)] = 48,
+    workers: Workers = 2,
 ) -> None:
     """Simulate a night of six groups around a transit of 3C138, process it, and say where the reports are."""
     from dsa110_contimg.simulate.plan import demo_night_options
@@ -184,7 +187,7 @@ def demo(
         state_dir=directory / "state",
         scratch_dir=directory / "scratch",
     )
-    ok = _process(raw, settings, None)
+    ok = _process(raw, settings, None, workers)
     images(state_dir=settings.state_dir, as_json=False)
     if not ok:
         raise typer.Exit(1)

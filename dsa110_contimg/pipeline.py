@@ -83,7 +83,9 @@ def _shown(record: Any) -> dict[str, Any]:
 
 def _short(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.10g}"
+        return f"{value:.10g}" if np.isfinite(value) else "not known"
+    if isinstance(value, list) and value and all(isinstance(v, list) and len(v) == 2 for v in value):
+        return ", ".join(f"{name} {share:.2%}" for name, share in value)
     if isinstance(value, list):
         inner = [Path(v["path"]["path"]).name if isinstance(v, dict) and "path" in v else _short(v) for v in value]
         return ", ".join(inner) or "none"

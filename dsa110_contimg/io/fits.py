@@ -137,7 +137,8 @@ def read_plane(path: Path) -> NDArray[np.float32]:
         Not a FITS image, or truncated.
     """
     try:
-        with warnings.catch_warnings(), fits.open(path, memmap=False) as hdus:
+        # a stream of our own is closed whatever astropy meets in it
+        with warnings.catch_warnings(), path.open("rb") as stream, fits.open(stream, memmap=False) as hdus:
             warnings.simplefilter("error", AstropyUserWarning)  # which is how a truncated file is announced
             data = hdus[0].data
             if data is None or data.ndim < 2 or data.size != data.shape[-1] * data.shape[-2]:
@@ -157,7 +158,7 @@ def read_header(path: Path) -> fits.Header:
         Not a FITS file.
     """
     try:
-        with fits.open(path) as hdus:
+        with path.open("rb") as stream, fits.open(stream) as hdus:
             return hdus[0].header.copy()
     except OSError as error:
         raise CorruptFileError("The image cannot be read", path=path, found=error, expected="a FITS image") from error

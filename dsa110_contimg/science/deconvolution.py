@@ -180,17 +180,20 @@ def _radler(
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep radler's messages, which it writes to the process's standard output, out of ours."""
+    """Keep radler's messages, which it writes to the process's standard output and error, out of ours."""
     libc = ctypes.CDLL(None)
     sys.stdout.flush()
+    sys.stderr.flush()
     libc.fflush(None)
-    kept = os.dup(1)
+    kept = os.dup(1), os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
         yield
     finally:
         libc.fflush(None)
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(kept[0], 1)
+        os.dup2(kept[1], 2)
+        for handle in (*kept, nowhere):
+            os.close(handle)

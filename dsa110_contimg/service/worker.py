@@ -1,12 +1,14 @@
 """The worker: a directory of subband files becomes reports, group by group.
 
 Calibrators' groups come first, because the others need their solutions; then the oldest. Each group is executed as a
-notebook of its own. A group that fails leaves its report, naming the failed step, and the next one goes on.
+notebook of its own, in a process of its own, several at a time: half of the work (CASA, files) uses one core. A group
+that fails leaves its report, naming the failed step, and the next one goes on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +63,7 @@ def process(
     options: PipelineOptions,
     catalog_path: Path | None = None,
     tell: Tell | None = None,
+    workers: int = 2,
 ) -> Processed:
     """Process every complete group of a directory, and write the reports.
 
@@ -71,6 +74,9 @@ def process(
     catalog_path : Path, optional
         A user's source list (see `io.catalogs.read_catalog`).
     tell : callable, optional
+        From several threads.
+    workers : int
+        Groups at a time; they share ``settings.threads``.
 
     Raises
     ------
@@ -83,10 +89,16 @@ def process(
     """
     for place in (settings.output_dir, settings.scratch_dir, settings.state_dir, settings.reports_dir):
         files.make_directory(place)
+    shared = {"threads": max(1, settings.threads // workers)}
+    options = options.model_copy(update={"image": options.image.model_copy(update=shared)})
     runs, problems = register(directory, settings, options, catalog_path)
     queue = Queue(open_database(settings.state_dir))
     queue.release_abandoned()
-    outcomes = [_group(run, queue, settings, tell) for run in runs]
+    outcomes: list[Outcome] = []
+    with ThreadPoolExecutor(workers) as pool:
+        for calibrators in (True, False):
+            batch = [run for run in runs if run.is_calibrator is calibrators]
+            outcomes += pool.map(lambda run: _group(run, queue, settings, tell), batch)
     nights = sorted({o.group_id[:10] for o in outcomes if o.status != "nothing to do"})
     products = Products(queue.database)
     for night in nights:

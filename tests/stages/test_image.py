@@ -60,7 +60,7 @@ def test_the_header_says_where_when_and_how(noisy):
     assert header["CRVAL3"] == record.frequency_hz == pytest.approx(1.404e9, abs=5e6)
     assert header["BMAJ"] == record.bmaj_deg
     assert 40 < record.bmin_deg * 3600 < record.bmaj_deg * 3600 < 120
-    assert any("averaging_loss" in line for line in header["HISTORY"]) or "averaging_loss" in str(header["HISTORY"])
+    assert OPTIONS.model_dump_json() in "".join(header["HISTORY"])
 
 
 def test_the_pixels_are_the_true_sky_aberration_included(noisy):
@@ -100,7 +100,7 @@ def test_bright_sources_shine_at_their_places_with_their_flux(noisy, field_catal
         x, y = wcs.world_to_pixel(SkyCoord(row.ra_deg * u.deg, row.dec_deg * u.deg))
         box = corrected[round(float(y)) - 2 : round(float(y)) + 3, round(float(x)) - 2 : round(float(x)) + 3]
         # the highest pixel of a source between pixels: up to 4 % below its peak with four pixels across the beam
-        ratio = box.max() / smearing[round(float(y)), round(float(x))] / (row.flux_jy * (1.404 / 1.4) ** row.spectral_index)
+        ratio = box.max() / smearing[round(float(y)), round(float(x))] / row.flux_jy
         assert 0.94 < ratio < 1.01
 
 
@@ -148,12 +148,12 @@ def test_a_missing_subband_only_costs_noise(drifting_sky, field_catalog, tmp_pat
 
 
 def test_what_cannot_be_imaged_or_written_is_an_error_and_leaves_nothing(drifting_sky, field_catalog, tmp_path):
-    sky = drifting_sky(field_catalog[:1], n_antennas=6)
-    small = ImageOptions(n_pixels=128, cell_arcsec=18.0, max_iterations=0)
+    sky = drifting_sky(field_catalog[:1], n_antennas=12)
+    small = ImageOptions(n_pixels=128, cell_arcsec=12.0, max_iterations=0)
     with pytest.raises(ImagingError, match="even"):
         image(sky, small.model_copy(update={"n_pixels": 129}), tmp_path / "odd")
     with pytest.raises(ImagingError, match=r"main lobe|No visibility"):
-        image(sky, small.model_copy(update={"cell_arcsec": 400.0}), tmp_path / "coarse")
+        image(sky, small.model_copy(update={"cell_arcsec": 4000.0}), tmp_path / "coarse")
     (tmp_path / "file").write_text("not a directory")
     with pytest.raises(OutputError):
         image(sky, small, tmp_path / "file")

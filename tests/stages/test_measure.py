@@ -27,9 +27,9 @@ def rows(record):
 
 @pytest.fixture(scope="module")
 def quiet(drifting_sky, field_catalog, tmp_path_factory):
-    """A twentieth of the thermal noise."""
+    """A tenth of the thermal noise."""
     place = tmp_path_factory.mktemp("quiet")
-    record = image(drifting_sky(field_catalog, noise=0.05), IMAGING, place)
+    record = image(drifting_sky(field_catalog, noise=0.1), IMAGING, place)
     return record, measure(record, field_catalog, OPTIONS, place)
 
 
@@ -72,7 +72,7 @@ def test_errors_are_those_of_the_measurements(noisy, field_catalog, tmp_path):
     assert abs(np.mean(pull)) < 4 / np.sqrt(len(pull))
     alone = table["quality"] & (Quality.BLENDED.value | Quality.CONFUSED.value) == 0
     expected = table["local_noise_jy"] / table["beam_response"] / table["smearing"]
-    np.testing.assert_allclose(table["flux_error_jy"][alone], expected[alone], rtol=0.02)
+    np.testing.assert_allclose(table["flux_error_jy"][alone], expected[alone], rtol=0.05)
 
 
 def test_the_error_of_the_flux_scale_and_of_the_spectrum_enter_the_errors(quiet, field_catalog, tmp_path):
@@ -119,7 +119,7 @@ def test_only_sources_in_the_beam_and_above_the_limit_are_measured(quiet, field_
 
 
 def test_quality_tells_blends_edges_faint_and_displaced_sources(quiet, field_catalog, tmp_path):
-    beam, x_deg = quiet[0].bmaj_deg, 1 / np.cos(np.radians(16.6))
+    beam, x_deg = quiet[0].bmin_deg, 1 / np.cos(np.radians(16.6))
     one = field_catalog.iloc[[0]]
     moved = one.assign(name="moved", dec_deg=one["dec_deg"] + 0.6 * beam)
     table = rows(measure(quiet[0], moved, OPTIONS, tmp_path / "moved"))
