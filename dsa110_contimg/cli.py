@@ -271,5 +271,17 @@ def main() -> None:
         raise SystemExit(1) from None
 
 
+def photometry_main() -> None:
+    """``dsa110-photometry``, as operators know it: ``dsa110 photometry``."""
+    sys.argv.insert(1, "photometry")
+    main()
+
+
+def registry_main() -> None:
+    """``dsa110-registry``, as operators know it: ``dsa110 caltables``."""
+    sys.argv.insert(1, "caltables")
+    main()
+
+
 if __name__ == "__main__":
     main()

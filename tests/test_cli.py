@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from dsa110_contimg.settings import load_settings
@@ -124,3 +125,38 @@ def test_config_says_where_a_value_comes_from(tmp_path):
     assert rows["reports_dir"]["value"] == str(tmp_path / "pages") and "dsa110.toml" in rows["reports_dir"]["origin"]
     assert rows["output_dir"]["value"] == str(tmp_path / "elsewhere")
     assert "PIPELINE_OUTPUT_DIR" in rows["output_dir"]["origin"]
+
+
+def test_own_source_list_from_files_to_lists_and_nothing_twice(night16, tmp_path, earlier):
+    """A user's catalogue in place of the packaged one: calibrator, field model and photometry are from it."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for group in night16.groups:
+        for file in group.files:
+            (raw / file.path.name).symlink_to(file.path)
+    truth = night16.truth.sources
+    mine = truth.assign(name=[f"mine {k}" for k in range(len(truth))])
+    mine[["name", "ra_deg", "dec_deg", "flux_jy", "spectral_index"]].to_csv(tmp_path / "mine.csv", index=False)
+    done = dsa110("process", "raw", "--catalog", "mine.csv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    groups = {group.group_id for group in night16.groups}
+    images = json.loads(dsa110("images", "--json", cwd=tmp_path).stdout)
+    assert {row["group"] for row in images} == groups
+    for row in images:
+        assert Path(row["path"]).is_file() and Path(row["pbcor_path"]).is_file()
+        assert row["noise_jy"] > 0 and len(row["beam"]) == 3
+    rows = pd.DataFrame(json.loads(dsa110("photometry", "--json", cwd=tmp_path).stdout))
+    wanted = ["source", "group", "mjd", "ra_deg", "dec_deg", "flux_jy", "flux_error_jy", "image"]
+    assert set(wanted) <= set(rows.columns)
+    rows = rows.merge(mine[["name", "flux_jy"]].rename(columns={"name": "source", "flux_jy": "true_jy"}), on="source")
+    bright = rows[(rows["flux_jy"] > 20 * rows["flux_error_jy"]) & (rows["beam_response"] > 0.5)]
+    assert len(bright) >= 5
+    assert (bright["flux_jy"] / bright["true_jy"]).median() == pytest.approx(1.0, abs=0.01)
+    tables = json.loads(dsa110("caltables", "--json", cwd=tmp_path).stdout)
+    assert {row["kind"] for row in tables} == {"B", "G", "GP"}
+    night = tmp_path / "reports" / min(groups)[:10]
+    assert {page.stem for page in night.glob("*.html")} == groups | {"night"}
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.fits")}
+    again = dsa110("process", "raw", "--catalog", "mine.csv", cwd=tmp_path)
+    assert again.returncode == 0 and again.stdout.count("nothing to do") == len(groups)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.fits")} == before

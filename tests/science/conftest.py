@@ -9,6 +9,7 @@ import xarray as xr
 from dsa110_contimg import telescope
 
 LIGHT = 299_792_458.0
+DEC = np.radians(16.6)
 
 
 def station_positions(n_antennas: int) -> np.ndarray:
@@ -41,7 +42,7 @@ def uvw_at():
 def observe():
     """A function that makes a Visibilities view of sources (l, m, Jy)."""
 
-    def make(sources, n_antennas=16, n_times=4, n_channels=48, noise_jy=0.0, dec=0.2897, seed=0):
+    def make(sources, n_antennas=16, n_times=4, n_channels=48, noise_jy=0.0, dec=DEC, seed=0):
         width = telescope.N_CHANNELS // n_channels * telescope.CHANNEL_WIDTH_HZ
         first = telescope.TOP_FREQUENCY_HZ - (telescope.N_CHANNELS - 1) * telescope.CHANNEL_WIDTH_HZ
         frequency = first + (np.arange(n_channels) + 0.5) * width - telescope.CHANNEL_WIDTH_HZ / 2
