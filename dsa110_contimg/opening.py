@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from dsa110_contimg.exceptions import InputError
-from dsa110_contimg.io import fits, ms, uvh5
+from dsa110_contimg.io import fits, groups, ms, uvh5
 from dsa110_contimg.io.caltable import open_caltable
 from dsa110_contimg.records import CalTable, ImageProduct, MeasurementSet, Photometry, SubbandGroup
 from dsa110_contimg.science.coordinates import meridian_icrs
@@ -47,8 +47,8 @@ def open_group(where: str | Path | SubbandGroup) -> xr.Dataset:
 def _find(path: Path) -> SubbandGroup:
     if not path.is_dir() and _TIME.match(path.name):
         directory = path.parent if str(path) != path.name else load_settings().input_dir
-        return uvh5.find_group(directory, path.name)
-    found = uvh5.discover(path)
+        return groups.find_group(directory, path.name)
+    found = groups.discover(path)
     if len(found.groups) != 1:
         raise InputError(
             "The directory does not hold exactly one group; name its time too",

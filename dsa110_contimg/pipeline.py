@@ -26,7 +26,7 @@ import pandas as pd
 import xarray as xr
 
 from dsa110_contimg.exceptions import ContimgError, NoValidCalibrationError, StateError
-from dsa110_contimg.io import catalogs, files, measures, ms, uvh5
+from dsa110_contimg.io import catalogs, files, groups, measures, ms, uvh5
 from dsa110_contimg.io.caltable import open_caltable
 from dsa110_contimg.options import PipelineOptions
 from dsa110_contimg.records import (
@@ -155,7 +155,7 @@ class GroupRun:
         try:
             group = queue.group(group_id)
         except StateError:
-            group = uvh5.find_group(settings.input_dir, group_id)
+            group = groups.find_group(settings.input_dir, group_id)
         options = PipelineOptions.model_validate_json(options_json) if options_json else settings.options
         return cls(group, settings, options, run_label, Path(catalog) if catalog else None)
 
@@ -415,13 +415,13 @@ def register(
     EmptyInputError
         No subband files.
     """
-    found = uvh5.discover(directory)
+    found = groups.discover(directory)
     problems = list(found.problems)
     queue = Queue(open_database(settings.state_dir))
     runs = []
     for group in found.groups:
         try:
-            uvh5.require_complete(group, options.convert.min_subbands)
+            groups.require_complete(group, options.convert.min_subbands)
         except ContimgError as error:
             problems.append(error)
             continue

@@ -85,7 +85,8 @@ class Settings(BaseSettings):
         Path("contimg/products"), description="Directory of products: images, photometry, calibration tables."
     )
     scratch_dir: Path = Field(
-        Path("contimg/scratch"), description="Directory of large intermediate files: Measurement Sets."
+        Path("contimg/scratch"),
+        description="Directory of what may be deleted between runs: working directories and logs of CASA.",
     )
     state_dir: Path = Field(
         Path("contimg/state"), description="Directory of the state database; must be on a local disk."

@@ -28,14 +28,14 @@ class Night:
 @pytest.fixture(scope="session")
 def simulated():
     """A function that simulates a night into a directory."""
-    from dsa110_contimg.io import uvh5
+    from dsa110_contimg.io import groups
     from dsa110_contimg.simulate import night, truth
     from dsa110_contimg.simulate.plan import demo_night_options
 
     def make(directory: Path, n_antennas: int = 16, n_groups: int = 2, **options: object) -> Night:
         planned = demo_night_options(seed=7, n_antennas=n_antennas, n_groups=n_groups)
         night.simulate_night(planned.model_copy(update=options), directory)
-        return Night(directory, uvh5.discover(directory).groups, truth.load_truth(directory))
+        return Night(directory, groups.discover(directory).groups, truth.load_truth(directory))
 
     return make
 

@@ -164,9 +164,11 @@ def test_functions_stay_within_50_lines() -> None:
 
 
 def test_own_modules_are_imported_at_the_top() -> None:
+    """But for two that must not wait: `dsa110 --help` for astropy and numba, each notebook's kernel for papermill."""
     found = [
         f"{_name(path)}:{node.lineno}"
         for path in MODULES
+        if _name(path) not in ("dsa110_contimg/cli.py", "dsa110_contimg/reports/render.py")
         for function in _functions(ast.parse(path.read_text()))
         for node in ast.walk(function)
         if (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dsa110_contimg"))

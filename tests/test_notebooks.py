@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -79,3 +81,11 @@ def test_prose_comes_first_and_between_what_is_shown(path: Path) -> None:
     for before, cell in itertools.pairwise(cells):
         if cell.cell_type == "code" and cell.id.startswith("show-"):
             assert not before.id.startswith("show-"), cell.id
+
+
+def test_notebooks_pass_nbval():
+    """As anybody would check them: every cell runs, in a kernel of this environment."""
+    plugins = ["-p", "no:cacheprovider", "-p", "no:xdist"]
+    command = [sys.executable, "-m", "pytest", "--nbval-lax", "-q", *plugins, "notebooks"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]

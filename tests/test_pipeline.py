@@ -96,12 +96,12 @@ def test_other_options_redo_only_what_depends_on_them(night48):
 _SCRIPT = """
 import sys
 from pathlib import Path
-from dsa110_contimg.io import uvh5
+from dsa110_contimg.io import groups
 from dsa110_contimg.pipeline import GroupRun
 from dsa110_contimg.settings import load_settings
 base = Path(sys.argv[2])
 places = {name: base / name for name in ("output_dir", "scratch_dir", "state_dir", "reports_dir")}
-run = GroupRun(uvh5.discover(Path(sys.argv[1])).groups[1], load_settings(**places))
+run = GroupRun(groups.discover(Path(sys.argv[1])).groups[1], load_settings(**places))
 for name in ("convert", "flag", "calibrate", "apply", "image", "measure"):
     print(name, run.step(name).resumed, flush=True)
 """

@@ -6,7 +6,6 @@ position(ANTENNA2) and ANTENNA1 <= ANTENNA2, which is what CASA, WSClean and pyu
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from casacore.tables import table
 
 MJD_S = 86400.0
-_CORRELATIONS = {"XX": 9, "XY": 10, "YX": 11, "YY": 12}
+CORRELATIONS = {"XX": 9, "XY": 10, "YX": 11, "YY": 12}
 CORRELATION_NAMES = {9: "XX", 10: "XY", 11: "YX", 12: "YY", 5: "RR", 6: "RL", 7: "LR", 8: "LL", 1: "I"}
 
 
@@ -89,219 +88,6 @@ def opened(path: Path, writable: bool = False) -> Iterator[table]:
         handle.close()
 
 
-def create(path: Path, layout: Layout) -> None:
-    """Make a Measurement Set with all rows and metadata; every channel must then be written with `write_channels`."""
-    from casacore import tables as ct
-
-    if path.exists():
-        shutil.rmtree(path)
-    shape = [layout.frequencies.size, len(layout.polarizations)]
-    tile = [shape[1], telescope.N_CHANNELS_PER_SUBBAND, max(1, 2**20 // (shape[1] * 48 * 8))]
-    columns = [
-        ct.makearrcoldesc(
-            "DATA",
-            0j,
-            ndim=2,
-            shape=shape,
-            datamanagertype="TiledColumnStMan",
-            datamanagergroup="TiledData",
-            valuetype="complex",
-        ),
-        ct.makearrcoldesc(
-            "WEIGHT_SPECTRUM",
-            0.0,
-            ndim=2,
-            shape=shape,
-            datamanagertype="TiledColumnStMan",
-            datamanagergroup="TiledWgt",
-            valuetype="float",
-        ),
-    ]
-    managers = {
-        f"*{i}": {"TYPE": "TiledColumnStMan", "NAME": name, "COLUMNS": [column], "SPEC": {"DEFAULTTILESHAPE": tile}}
-        for i, (name, column) in enumerate((("TiledData", "DATA"), ("TiledWgt", "WEIGHT_SPECTRUM")))
-    }
-    flag = ct.makearrcoldesc(
-        "FLAG",
-        value=False,
-        ndim=2,
-        shape=shape,
-        datamanagertype="TiledColumnStMan",
-        datamanagergroup="TiledFlag",
-        valuetype="bool",
-    )
-    managers["*2"] = {
-        "TYPE": "TiledColumnStMan",
-        "NAME": "TiledFlag",
-        "COLUMNS": ["FLAG"],
-        "SPEC": {"DEFAULTTILESHAPE": tile},
-    }
-    description = ct.required_ms_desc()
-    description.pop("FLAG", None)
-    description.update(ct.maketabdesc([*columns, flag]))
-    main = ct.default_ms(str(path), description, ct.makedminfo(description, managers))
-    try:
-        main.addrows(layout.n_rows)
-        _main_columns(main, layout)
-    finally:
-        main.close()
-    _subtables(path, layout)
-
-
-def _main_columns(main: table, layout: Layout) -> None:
-    n_times, n_baselines = layout.mjd.size, layout.antenna1.size
-    rows = layout.n_rows
-    seconds = np.repeat(layout.mjd * MJD_S, n_baselines)
-    for name in ("TIME", "TIME_CENTROID"):
-        main.putcol(name, seconds)
-    for name in ("INTERVAL", "EXPOSURE"):
-        main.putcol(name, np.full(rows, layout.integration_s))
-    main.putcol("ANTENNA1", np.tile(layout.antenna1, n_times).astype(np.int32))
-    main.putcol("ANTENNA2", np.tile(layout.antenna2, n_times).astype(np.int32))
-    main.putcol("UVW", layout.uvw.reshape(rows, 3))
-    main.putcol("SCAN_NUMBER", np.ones(rows, np.int32))
-    for name in (
-        "ARRAY_ID",
-        "DATA_DESC_ID",
-        "FEED1",
-        "FEED2",
-        "FIELD_ID",
-        "OBSERVATION_ID",
-        "PROCESSOR_ID",
-        "STATE_ID",
-    ):
-        main.putcol(name, np.zeros(rows, np.int32))
-    main.putcol("FLAG_ROW", np.zeros(rows, bool))
-    for name in ("WEIGHT", "SIGMA"):
-        main.putcol(name, np.ones((rows, len(layout.polarizations)), np.float32))
-
-
-def _subtables(path: Path, layout: Layout) -> None:
-    span = [layout.mjd[0] * MJD_S - layout.integration_s / 2, layout.mjd[-1] * MJD_S + layout.integration_s / 2]
-    one = np.zeros(1, np.int32)
-    kept = {"FLAG_ROW": np.zeros(1, bool)}
-    tables: dict[str, dict[str, Any]] = {
-        "ANTENNA": _antennas(layout),
-        "FIELD": _field(layout),
-        "SPECTRAL_WINDOW": _spectral_window(layout),
-        "POLARIZATION": {
-            "NUM_CORR": np.array([len(layout.polarizations)], np.int32),
-            "CORR_TYPE": np.array([[_CORRELATIONS[p] for p in layout.polarizations]], np.int32),
-            "CORR_PRODUCT": np.array([[["XY".index(c) for c in p] for p in layout.polarizations]], np.int32),
-            **kept,
-        },
-        "DATA_DESCRIPTION": {"SPECTRAL_WINDOW_ID": one, "POLARIZATION_ID": one, **kept},
-        "OBSERVATION": {
-            "TELESCOPE_NAME": [telescope.TELESCOPE_NAME],
-            "TIME_RANGE": np.array([span]),
-            "OBSERVER": ["DSA-110"],
-            "PROJECT": [layout.group_id],
-            "SCHEDULE_TYPE": [""],
-            "RELEASE_DATE": np.array([span[1]]),
-            **kept,
-        },
-        "FEED": _feeds(len(layout.names), span),
-        "POINTING": _pointing(layout, len(layout.names)),
-        "STATE": {"SIG": np.ones(1, bool), "REF": np.zeros(1, bool), "OBS_MODE": ["OBSERVE_TARGET#ON_SOURCE"], **kept},
-        "PROCESSOR": {"TYPE": ["CORRELATOR"], "SUB_TYPE": ["DSA-110"], **kept},
-        "HISTORY": {
-            "TIME": np.array([span[0]]),
-            "MESSAGE": [layout.history],
-            "PRIORITY": ["INFO"],
-            "ORIGIN": ["dsa110_contimg"],
-            "APPLICATION": ["dsa110_contimg"],
-            "OBSERVATION_ID": one,
-        },
-    }
-    for name, columns in tables.items():
-        with opened(path / name, writable=True) as sub:
-            sub.addrows(len(next(iter(columns.values()))))
-            for column, values in columns.items():
-                sub.putcol(column, values)
-
-
-def _antennas(layout: Layout) -> dict[str, Any]:
-    n = len(layout.names)
-    return {
-        "NAME": list(layout.names),
-        "STATION": list(layout.names),
-        "TYPE": ["GROUND-BASED"] * n,
-        "MOUNT": ["ALT-AZ"] * n,
-        "POSITION": layout.positions,
-        "OFFSET": np.zeros((n, 3)),
-        "DISH_DIAMETER": layout.diameters,
-        "FLAG_ROW": np.zeros(n, bool),
-    }
-
-
-def _field(layout: Layout) -> dict[str, Any]:
-    direction = np.array([[[layout.ra, layout.dec]]])
-    return {
-        "NAME": [f"meridian_{layout.group_id}"],
-        "CODE": [""],
-        "TIME": np.array([layout.mjd.mean() * MJD_S]),
-        "NUM_POLY": np.zeros(1, np.int32),
-        "DELAY_DIR": direction,
-        "PHASE_DIR": direction,
-        "REFERENCE_DIR": direction,
-        "SOURCE_ID": np.zeros(1, np.int32),
-        "FLAG_ROW": np.zeros(1, bool),
-    }
-
-
-def _feeds(n: int, span: list[float]) -> dict[str, Any]:
-    return {
-        "ANTENNA_ID": np.arange(n, dtype=np.int32),
-        "FEED_ID": np.zeros(n, np.int32),
-        "SPECTRAL_WINDOW_ID": np.full(n, -1, np.int32),
-        "TIME": np.full(n, np.mean(span)),
-        "INTERVAL": np.full(n, span[1] - span[0]),
-        "NUM_RECEPTORS": np.full(n, 2, np.int32),
-        "BEAM_ID": np.full(n, -1, np.int32),
-        "BEAM_OFFSET": np.zeros((n, 2, 2)),
-        "POLARIZATION_TYPE": {"shape": [n, 2], "array": ["X", "Y"] * n},
-        "POL_RESPONSE": np.tile(np.eye(2, dtype=np.complex64), (n, 1, 1)),
-        "POSITION": np.zeros((n, 3)),
-        "RECEPTOR_ANGLE": np.zeros((n, 2)),
-    }
-
-
-def _spectral_window(layout: Layout) -> dict[str, Any]:
-    n = layout.frequencies.size
-    widths = np.full((1, n), layout.channel_width)
-    return {
-        "NAME": ["L-band"],
-        "NUM_CHAN": np.array([n], np.int32),
-        "CHAN_FREQ": layout.frequencies[None],
-        "CHAN_WIDTH": widths,
-        "EFFECTIVE_BW": widths,
-        "RESOLUTION": widths,
-        "REF_FREQUENCY": layout.frequencies[:1],
-        "TOTAL_BANDWIDTH": np.array([n * layout.channel_width]),
-        "MEAS_FREQ_REF": np.array([5], np.int32),  # TOPO
-        "NET_SIDEBAND": np.ones(1, np.int32),
-        "FLAG_ROW": np.zeros(1, bool),
-    }
-
-
-def _pointing(layout: Layout, n_ant: int) -> dict[str, Any]:
-    """One row per antenna and integration: the drift of the beam."""
-    n = layout.mjd.size * n_ant
-    direction = np.stack([layout.pointing_ra, layout.pointing_dec], axis=-1)
-    direction = np.repeat(direction, n_ant, axis=0).reshape(n, 1, 2)
-    return {
-        "ANTENNA_ID": np.tile(np.arange(n_ant, dtype=np.int32), layout.mjd.size),
-        "TIME": np.repeat(layout.mjd * MJD_S, n_ant),
-        "INTERVAL": np.full(n, layout.integration_s),
-        "NAME": ["meridian"] * n,
-        "NUM_POLY": np.zeros(n, np.int32),
-        "TIME_ORIGIN": np.repeat(layout.mjd * MJD_S, n_ant),
-        "DIRECTION": direction,
-        "TARGET": direction,
-        "TRACKING": np.zeros(n, bool),
-    }
-
-
 def write_channels(
     handle: table,
     first_channel: int,
@@ -357,28 +143,33 @@ def ensure_column(path: Path, name: str) -> None:
     from casacore import tables as ct
 
     with opened(path, writable=True) as main:
-        if name in main.colnames():
-            return
-        n_channels, n_pols = main.getcell("DATA", 0).shape
-        tile = [n_pols, min(n_channels, telescope.N_CHANNELS_PER_SUBBAND), max(1, 2**20 // (n_pols * 48 * 8))]
-        column = ct.makearrcoldesc(
-            name,
-            0j,
-            ndim=2,
-            shape=[n_channels, n_pols],
-            datamanagertype="TiledColumnStMan",
-            datamanagergroup=f"Tiled{name}",
-            valuetype="complex",
-        )
-        manager = {
-            "*1": {
-                "TYPE": "TiledColumnStMan",
-                "NAME": f"Tiled{name}",
-                "COLUMNS": [name],
-                "SPEC": {"DEFAULTTILESHAPE": tile},
-            }
-        }
-        main.addcols(ct.maketabdesc([column]), manager)
+        if name not in main.colnames():
+            shape = main.getcell("DATA", 0).shape
+            column = ct.maketabdesc([tiled_column(name, 0j, "complex", shape)])
+            main.addcols(column, {"*1": tiled_manager(name, shape)})
+
+
+def tiled_column(name: str, value: Any, kind: str, shape: tuple[int, int]) -> Any:
+    """Description of a column whose cells are (frequency, polarization)."""
+    from casacore import tables as ct
+
+    return ct.makearrcoldesc(
+        name,
+        value,
+        ndim=2,
+        shape=list(shape),
+        datamanagertype="TiledColumnStMan",
+        datamanagergroup=f"Tiled{name}",
+        valuetype=kind,
+    )
+
+
+def tiled_manager(name: str, shape: tuple[int, int]) -> dict[str, Any]:
+    """Storage of such a column in tiles of one subband and a million values: a subband is written as it comes."""
+    channels = min(shape[0], telescope.N_CHANNELS_PER_SUBBAND)
+    tile = [shape[1], channels, max(1, 2**20 // (shape[1] * channels * 8))]
+    spec = {"DEFAULTTILESHAPE": tile}
+    return {"TYPE": "TiledColumnStMan", "NAME": f"Tiled{name}", "COLUMNS": [name], "SPEC": spec}
 
 
 def read_layout(path: Path) -> Layout:
@@ -412,13 +203,7 @@ def read_layout(path: Path) -> Layout:
         names, positions, diameters = sub.getcol("NAME"), sub.getcol("POSITION"), sub.getcol("DISH_DIAMETER")
     with opened(path / "POLARIZATION") as sub:
         polarizations = tuple(CORRELATION_NAMES[int(c)] for c in sub.getcell("CORR_TYPE", 0))
-    with opened(path / "POINTING") as sub:
-        pointing = (
-            np.asarray(sub.getcol("DIRECTION")).reshape(sub.nrows(), 2)
-            if sub.nrows()
-            else np.tile(direction, (times.size, 1))
-        )
-        step = max(1, len(pointing) // times.size)
+    pointing = _pointings(path, direction, times.size)
     with opened(path / "OBSERVATION") as sub:
         project = str(sub.getcell("PROJECT", 0))
     return Layout(
@@ -435,11 +220,20 @@ def read_layout(path: Path) -> Layout:
         polarizations=polarizations,
         ra=float(direction[0, 0] % (2 * np.pi)),
         dec=float(direction[0, 1]),
-        pointing_ra=pointing[::step, 0],
-        pointing_dec=pointing[::step, 1],
+        pointing_ra=pointing[:, 0],
+        pointing_dec=pointing[:, 1],
         group_id=project,
         history="",
     )
+
+
+def _pointings(path: Path, direction: NDArray[np.float64], n_times: int) -> NDArray[np.float64]:
+    """(time, 2) beam centres (rad); the field's own direction where POINTING is empty. Antennas point alike."""
+    with opened(path / "POINTING") as sub:
+        if not sub.nrows():
+            return np.tile(direction, (n_times, 1))
+        pointing = np.asarray(sub.getcol("DIRECTION")).reshape(sub.nrows(), 2)
+    return pointing[:: max(1, len(pointing) // n_times)]
 
 
 @dataclass(frozen=True)
@@ -470,6 +264,31 @@ class _Cube:
         )
 
 
+def _lazy_columns(
+    path: Path, layout: Layout, column: str, model: bool, times_per_chunk: int
+) -> dict[str, tuple[tuple[str, ...], da.Array]]:
+    kinds: dict[str, tuple[str, type]] = {
+        "VISIBILITY": (column, np.complex64),
+        "FLAG": ("FLAG", np.bool_),
+        "WEIGHT": ("WEIGHT_SPECTRUM", np.float32),
+    }
+    if model:
+        kinds["MODEL"] = ("MODEL_DATA", np.complex64)
+    with opened(path) as main:
+        there = main.colnames()
+    for wanted, _ in kinds.values():
+        if wanted not in there:
+            raise InputError("The Measurement Set lacks a column", path=path, found=there, expected=wanted)
+    shape = (layout.mjd.size, layout.antenna1.size, layout.frequencies.size, len(layout.polarizations))
+    chunks = (times_per_chunk, -1, -1, -1)
+    lazy: dict[str, tuple[tuple[str, ...], da.Array]] = {}
+    for name, (source, dtype) in kinds.items():
+        cube = _Cube(path, source, shape, np.dtype(dtype))
+        array = da.from_array(cube, chunks=chunks, asarray=False, fancy=False, lock=True)
+        lazy[name] = (("time", "baseline_id", "frequency", "polarization"), array)
+    return lazy
+
+
 def open_ms(path: Path, column: str = "DATA", *, model: bool = False, times_per_chunk: int = 4) -> xr.Dataset:
     """One of our Measurement Sets as a lazy Visibilities Dataset.
 
@@ -487,33 +306,7 @@ def open_ms(path: Path, column: str = "DATA", *, model: bool = False, times_per_
         Not a Measurement Set of one field, or the column is absent.
     """
     layout = read_layout(path)
-    kinds = {
-        "VISIBILITY": (column, np.complex64),
-        "FLAG": ("FLAG", np.bool_),
-        "WEIGHT": ("WEIGHT_SPECTRUM", np.float32),
-    }
-    if model:
-        kinds["MODEL"] = ("MODEL_DATA", np.complex64)
-    with opened(path) as main:
-        there = main.colnames()
-    for wanted, _ in kinds.values():
-        if wanted not in there:
-            raise InputError("The Measurement Set lacks a column", path=path, found=there, expected=wanted)
-    shape = (layout.mjd.size, layout.antenna1.size, layout.frequencies.size, len(layout.polarizations))
-    dims = ("time", "baseline_id", "frequency", "polarization")
-    lazy = {
-        name: (
-            dims,
-            da.from_array(
-                _Cube(path, source, shape, np.dtype(dtype)),
-                chunks=(times_per_chunk, -1, -1, -1),
-                asarray=False,
-                fancy=False,
-                lock=True,
-            ),
-        )
-        for name, (source, dtype) in kinds.items()
-    }
+    lazy = _lazy_columns(path, layout, column, model, times_per_chunk)
     names = np.array(layout.names)
     dataset = xr.Dataset(
         {**lazy, "UVW": (("time", "baseline_id", "uvw_label"), layout.uvw)},

@@ -67,7 +67,10 @@ class _Channels(NamedTuple):
 
 
 class _Points(NamedTuple):
-    """Point sources: direction cosines less (0, 0, 1), the source that each belongs to, and those of the sources."""
+    """Point sources: direction cosines less (0, 0, 1), the source that each belongs to, and those of the sources.
+
+    Points whose source is one past the last belong to none: nothing varies for them.
+    """
 
     lmn: NDArray[np.float64]
     source: NDArray[np.int64]
@@ -80,13 +83,13 @@ class _Sources:
     """Groups of model pixels that share one direction's beam and one spectrum.
 
     ``x``, ``y`` (source,) flux-weighted places (pixels); ``flux`` (source,) apparent, the sum of the pixels;
-    ``pixel_flux`` (pixel,); ``index`` (source,) spectral; ``gain`` (time, bin, source) of weighted mean 1.
+    ``flux_of`` (pixel,); ``index`` (source,) spectral; ``gain`` (time, bin, source) of weighted mean 1.
     """
 
     x: NDArray[np.float64]
     y: NDArray[np.float64]
     flux: NDArray[np.float64]
-    pixel_flux: NDArray[np.float64]
+    flux_of: NDArray[np.float64]
     points: _Points
     index: NDArray[np.float64]
     gain: NDArray[np.float64]
@@ -119,15 +122,26 @@ class ApparentSky:
     def predict(self, model: NDArray[np.float32], noise_jy: float) -> NDArray[np.complex64]:
         """Visibilities (sample,) of a model (Jy/pixel, apparent).
 
-        Sources above `BRIGHT` times the noise (Jy/beam) of the image are predicted one by one.
+        Sources above `BRIGHT` times the noise (Jy/beam) of the image are predicted one by one; so is all the rest where
+        it is so little that gridding would take longer.
         """
         rest = model.copy()
-        self._sources = self._take_sources(rest, BRIGHT * noise_jy)
-        out = self._gridder.predict(rest) if rest.any() else np.zeros(len(self._gridder.weights), np.complex64)
-        if self._sources is not None:
-            of_pixel = self._sources.gain[:, :, self._sources.points.source] * self._sources.pixel_flux
-            amplitude = np.ascontiguousarray(of_pixel, np.float32)
-            _predict(self._rows, self._channels, self._sources.points, amplitude, out)
+        self._sources = sources = self._take_sources(rest, BRIGHT * noise_jy)
+        y, x = np.nonzero(rest)
+        few = 0 < len(x) <= MAX_PIXELS - len(sources.flux_of)
+        out = np.zeros(len(self._gridder.weights), np.complex64)
+        if len(x) and not few:
+            out = self._gridder.predict(rest)
+            x, y = x[:0], y[:0]
+        points, flux = sources.points, np.concatenate([sources.flux_of, rest[y, x]])
+        if len(flux):
+            none = np.full(len(x), len(sources.flux))
+            points = points._replace(
+                lmn=np.concatenate([points.lmn, self._lmn(x, y)]), source=np.concatenate([points.source, none])
+            )
+            steady = np.ones((*sources.gain.shape[:2], 1))
+            gain = np.concatenate([sources.gain, steady], axis=-1)[:, :, points.source]
+            _predict(self._rows, self._channels, points, np.ascontiguousarray(gain * flux, np.float32), out)
         return out
 
     def learn(self, residual: NDArray[np.complex64], noise_jy: float) -> None:
@@ -137,7 +151,7 @@ class ApparentSky:
         d, and noise in the image its error, to be weighed against `INDEX_PRIOR`.
         """
         sources = self._sources
-        if sources is None:
+        if sources is None or not len(sources.flux):
             return
         response, gain = self._response, sources.gain
         log_f = np.log(response.frequencies)
@@ -158,14 +172,12 @@ class ApparentSky:
         index = (mean / spread**2 + (sources.index + change) * precision) / (1.0 / spread**2 + precision)
         self._known = np.stack([sources.x, sources.y, np.clip(index, -4.0, 4.0)], axis=-1)
 
-    def _take_sources(self, model: NDArray[np.float32], least_jy: float) -> _Sources | None:
+    def _take_sources(self, model: NDArray[np.float32], least_jy: float) -> _Sources:
         """The brightest sources of a model, whose pixels are set to zero in it."""
         y, x = np.nonzero(model)
         flux = model[y, x].astype(np.float64)
         source = _grouped(x, y, flux, self._reach, least_jy)
         here = source >= 0
-        if not here.any():
-            return None
         x, y, flux, source = x[here], y[here], flux[here], source[here]
         model[y, x] = 0.0
         weight = np.abs(flux)
@@ -173,7 +185,8 @@ class ApparentSky:
         points = _Points(self._lmn(x, y), source, self._lmn(mean_x, mean_y), self._gridder.data.track.integration_s)
         index = self._index(mean_x, mean_y)
         gain = self._gain(mean_x, mean_y, index)
-        return _Sources(mean_x, mean_y, np.bincount(source, flux).astype(np.float64), flux, points, index, gain)
+        total = np.asarray(np.bincount(source, flux), np.float64)
+        return _Sources(mean_x, mean_y, total, flux, points, index, gain)
 
     def _lmn(self, x: NDArray[np.generic], y: NDArray[np.generic]) -> NDArray[np.float64]:
         """Direction cosines less (0, 0, 1) in the frame of uvw (whose angles are apparent, not true)."""
@@ -185,7 +198,7 @@ class ApparentSky:
     def _index(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
         """What was learnt about the sources at these places."""
         index = np.full(len(x), INDEX_PRIOR[0])
-        if len(self._known):
+        if len(self._known) and len(x):
             distance = np.hypot(x[:, None] - self._known[:, 0], y[:, None] - self._known[:, 1])
             nearest = distance.argmin(axis=1)
             close = distance.min(axis=1) <= self._reach
@@ -305,13 +318,13 @@ def _predict(
     """Add to ``out`` (sample,) the points of ``amplitude`` (time, bin, point)."""
     n_rows, n_points = len(rows.time), len(points.source)
     for lane in prange(_LANES):
-        left = np.empty(len(points.centre), np.float32)
+        left = np.ones(len(points.centre) + 1, np.float32)
         mine = np.empty(n_points, np.float32)
         delay = np.empty(n_points, np.float64)
         re, im = np.empty(n_points, np.float32), np.empty(n_points, np.float32)
         step_re, step_im = np.empty(n_points, np.float32), np.empty(n_points, np.float32)
         for row in range(lane * n_rows // _LANES, (lane + 1) * n_rows // _LANES):
-            _smearing(rows, channels, points, row, left)
+            _smearing(rows, channels, points, row, left[:-1])
             u, v, w = rows.uvw[row]
             for p in range(n_points):
                 l, m, n1 = points.lmn[p]

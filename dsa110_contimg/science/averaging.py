@@ -205,24 +205,9 @@ def from_dataset(dataset: xr.Dataset, loss: float, radius_rad: float) -> Imaging
     uvw = np.nan_to_num(uvw.reshape(-1, 3))
     factor = averaging_factor(np.hypot(uvw[:, 0], uvw[:, 1]), loss, radius_rad, width, len(frequencies))
     offsets = np.concatenate([[0], np.cumsum(len(frequencies) // factor)])
-    names = dataset["baseline_antenna1_name"].to_numpy(), dataset["baseline_antenna2_name"].to_numpy()
-    used_factor = np.where(np.tile(names[0] != names[1], n_time), factor, 0)
-    visibilities = np.zeros(offsets[-1], np.complex64)
-    weights = np.zeros(offsets[-1], np.float32)
-    channel_weight = np.zeros((_LANES, MAX_FACTOR + 1, len(frequencies)))
-    used = bad = 0
-    for rows, part in _parts(dataset, hands, n_time, n_baseline):
-        bounds = np.linspace(0, rows.stop - rows.start, _LANES + 1).astype(np.int64)
-        counts = _average(*part, used_factor[rows], offsets[rows], bounds, visibilities, weights, channel_weight)
-        used, bad = used + int(counts[0]), bad + int(counts[1])
-    if bad:
-        raise ImagingError("Unflagged visibilities are not finite", found=f"{bad} of them", expected="none")
-    if not used:
-        raise ImagingError("Every visibility is flagged", found="no weight", expected="data to image")
+    visibilities, weights, channel_weight, used = _read(dataset, hands, factor, offsets)
     present = np.unique(factor)
-    channels = tuple(
-        Channels(_mean_frequencies(frequencies, channel_weight[:, n].sum(axis=0), n), width, int(n)) for n in present
-    )
+    channels = tuple(Channels(_mean_frequencies(frequencies, channel_weight[n], n), width, int(n)) for n in present)
     track = _track(dataset)
     return ImagingData(
         uvw=uvw,
@@ -237,6 +222,27 @@ def from_dataset(dataset: xr.Dataset, loss: float, radius_rad: float) -> Imaging
         phase_center_dec=float(dataset.attrs["phase_center_dec"]),
         unit_variance=_noise_variance(dataset) * float(weights.sum(dtype=np.float64)) / used,
     )
+
+
+def _read(
+    dataset: xr.Dataset, hands: list[int], factor: NDArray[np.int64], offsets: NDArray[np.int64]
+) -> tuple[NDArray[np.complex64], NDArray[np.float32], NDArray[np.float64], int]:
+    """Averaged visibilities and weights, weights (factor, channel) of the native channels, number of samples used."""
+    names = dataset["baseline_antenna1_name"].to_numpy(), dataset["baseline_antenna2_name"].to_numpy()
+    n_time, n_baseline = dataset.sizes["time"], dataset.sizes["baseline_id"]
+    used_factor = np.where(np.tile(names[0] != names[1], n_time), factor, 0)
+    visibilities, weights = np.zeros(offsets[-1], np.complex64), np.zeros(offsets[-1], np.float32)
+    channel_weight = np.zeros((_LANES, MAX_FACTOR + 1, dataset.sizes["frequency"]))
+    used = bad = 0
+    for rows, part in _parts(dataset, hands, n_time, n_baseline):
+        bounds = np.linspace(0, rows.stop - rows.start, _LANES + 1).astype(np.int64)
+        counts = _average(*part, used_factor[rows], offsets[rows], bounds, visibilities, weights, channel_weight)
+        used, bad = used + int(counts[0]), bad + int(counts[1])
+    if bad:
+        raise ImagingError("Unflagged visibilities are not finite", found=f"{bad} of them", expected="none")
+    if not used:
+        raise ImagingError("Every visibility is flagged", found="no weight", expected="data to image")
+    return visibilities, weights, channel_weight.sum(axis=0), used
 
 
 def concatenate(parts: Sequence[ImagingData]) -> ImagingData:

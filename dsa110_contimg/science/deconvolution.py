@@ -27,6 +27,8 @@ _RISE = 1.2
 """A major cycle that leaves a residual peak above this times the one before has made things worse. It is undone and
 repeated half as deep: the arms of the array make ridges in the point spread function that reach over the whole image,
 of which CLEAN between griddings knows only the inner half."""
+_RESIDUAL_ACCURACY = 10.0
+"""A residual may be gridded ten times less accurately than the data: the error is a fraction of what is gridded."""
 _SHALLOWEST = 0.15
 """Depth at which that ends: the limit of what CLEAN can do is reached (a thousandth of the brightest source, say)."""
 _DIVERGED = 0.2
@@ -99,28 +101,41 @@ def clean(
     ImagingError
         The residual cannot be kept below a fifth of the dirty peak, or is not finite.
     """
-    observed = gridder.data.visibilities
-    residual = gridder.dirty(observed)
+    residual = gridder.dirty(gridder.data.visibilities)
     model = np.zeros_like(residual)
     cycles = [_state(0, 0, residual, model)]
     if options.max_iterations == 0:
         return Deconvolution(model, residual, tuple(cycles))
-    depth = options.major_gain
-    radler, more, calls = _radler(gridder, psf, (residual, model), options, depth), True, 0
+    _descend(gridder, psf, (residual, model), options, apparent, cycles, progress or _nobody)
+    return Deconvolution(model, residual, tuple(cycles))
+
+
+def _descend(
+    gridder: Gridder,
+    psf: NDArray[np.float32],
+    images: tuple[NDArray[np.float32], NDArray[np.float32]],
+    options: ImageOptions,
+    apparent: ApparentSky,
+    cycles: list[MajorCycle],
+    progress: Callable[[MajorCycle], None],
+) -> None:
+    """Major cycles; (residual, model) are changed in place, ``cycles`` grows."""
+    residual, model = images
+    observed, depth = gridder.data.visibilities, options.major_gain
+    radler, more, calls = _radler(gridder, psf, images, options, depth), True, 0
     while more and cycles[-1].number < options.max_major_cycles:
         before = model.copy(), residual.copy()
         with _silence():
             more = radler.perform(calls)
+        calls += 1
         difference = observed - apparent.predict(model, cycles[-1].noise_jy)
         # the model was changed in place; the residual must be too, for radler holds on to both
-        np.copyto(residual, gridder.dirty(difference))
+        np.copyto(residual, gridder.dirty(difference, _RESIDUAL_ACCURACY * gridder.accuracy))
         cycle = _state(cycles[-1].number + 1, int(radler.iteration_number), residual, model)
-        calls += 1
         if cycle.peak_jy < _RISE * cycles[-1].peak_jy:
             apparent.learn(difference, cycle.noise_jy)
             cycles.append(cycle)
-            if progress is not None:
-                progress(cycle)
+            progress(cycle)
             continue
         np.copyto(model, before[0])
         np.copyto(residual, before[1])
@@ -128,8 +143,11 @@ def clean(
         if depth < _SHALLOWEST:
             _judge_rise(cycle, cycles)
             break
-        radler, more, calls = _radler(gridder, psf, (residual, model), options, depth), True, 0
-    return Deconvolution(model, residual, tuple(cycles))
+        radler, more, calls = _radler(gridder, psf, images, options, depth), True, 0
+
+
+def _nobody(cycle: MajorCycle) -> None:
+    """Nobody listens to the progress."""
 
 
 def _judge_rise(cycle: MajorCycle, cycles: list[MajorCycle]) -> None:

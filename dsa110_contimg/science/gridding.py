@@ -44,19 +44,26 @@ class Gridder:
             raise ImagingError("No visibility has weight in this image", expected="a smaller cell, or unflagged data")
         return total
 
-    def dirty(self, visibilities: NDArray[np.complex64]) -> NDArray[np.float32]:
+    def dirty(self, visibilities: NDArray[np.complex64], accuracy: float | None = None) -> NDArray[np.float32]:
         """Image of visibilities: sum w V exp(-2 pi i (u l + v m + w (n - 1))) / sum w.
 
         Parameters
         ----------
         visibilities : (sample,) complex64, Jy
+        accuracy : float, optional
+            Instead of the gridder's own.
 
         Returns
         -------
         (n_pixels, n_pixels) float32, Jy/beam, ``[y, x]`` (north, west).
         """
         image = wgridder.vis2dirty_bda(
-            vis=visibilities, wgt=self.weights, npix_x=self.n_pixels, npix_y=self.n_pixels, **self._geometry()
+            vis=visibilities,
+            wgt=self.weights,
+            npix_x=self.n_pixels,
+            npix_y=self.n_pixels,
+            epsilon=accuracy or self.accuracy,
+            **self._geometry(),
         )
         image /= np.float32(self.weight_sum)
         return np.asarray(image)
@@ -67,11 +74,11 @@ class Gridder:
 
     def predict(self, model: NDArray[np.float32]) -> NDArray[np.complex64]:
         """Visibilities (sample,) of an image of point sources (Jy/pixel)."""
-        return np.asarray(wgridder.dirty2vis_bda(dirty=model, wgt=None, **self._geometry()))
+        return np.asarray(wgridder.dirty2vis_bda(dirty=model, wgt=None, epsilon=self.accuracy, **self._geometry()))
 
     def _geometry(self) -> dict[str, object]:
-        # ducc0 takes V = exp(-2 pi i (u l + v m - w (n - 1))). Swapping u and v stores [y, x]; turning v to have the
-        # other sign of phase and leaving u so that x runs west; w comes out right as it is.
+        # ducc0 takes V = exp(-2 pi i (u l + v m - w (n - 1))) with [l, m] ascending. Giving it (v, u, w) stores [y, x];
+        # its first axis is flipped for our sign of phase, its second not, because x runs west; w is right as it is
         channels = self.data.channels
         return {
             "uvw": self.data.uvw[:, [1, 0, 2]],
@@ -80,7 +87,6 @@ class Gridder:
             "freqlist_freqs": np.concatenate([c.frequencies for c in channels]),
             "pixsize_x": self.cell_rad,
             "pixsize_y": self.cell_rad,
-            "epsilon": self.accuracy,
             "do_wgridding": True,
             "nthreads": self.threads,
             "divide_by_n": False,

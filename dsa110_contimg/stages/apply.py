@@ -57,8 +57,10 @@ def apply(
     )
     run_tasks([task], workdir=work_dir, measures_cache=measures)
     solutions = sum(t.median_snr**-2 for t in ordered if t.kind == "G" and t.median_snr > 0)
+    # phases wrong by 1 / SNR at both ends of a baseline lose that squared of a peak
+    phases = sum(t.median_snr**-2 for t in ordered if t.kind == "GP" and t.median_snr > 0)
     drift = flux_scale_error(record, progress)
-    return CalTableSet(ordered, float(np.sqrt(drift**2 + 4.0 * solutions / record.n_antennas)))
+    return CalTableSet(ordered, float(np.sqrt(drift**2 + 4.0 * solutions / record.n_antennas + phases**2)))
 
 
 def flux_scale_error(record: MeasurementSet, progress: Progress | None = None) -> float:

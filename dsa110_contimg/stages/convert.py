@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsa110_contimg import telescope
-from dsa110_contimg.io import files, ms, uvh5
+from dsa110_contimg.io import files, groups, ms, ms_create, uvh5
 from dsa110_contimg.options import ConvertOptions
 from dsa110_contimg.records import MeasurementSet, SubbandGroup
 from dsa110_contimg.science import coordinates, phasing
@@ -34,14 +34,14 @@ def convert(
     OutputError
         The Measurement Set cannot be written; nothing is left behind.
     """
-    uvh5.require_complete(group, options.min_subbands)
+    groups.require_complete(group, options.min_subbands)
     headers = [uvh5.read_header(f.path) for f in group.files]
     for other in headers[1:]:
         uvh5.require_same(headers[0], other)
     layout, plan = _plan(group, headers[0])
     path = out_dir / f"{group.group_id}.ms"
     with files.beside(path) as partial:
-        ms.create(partial, layout)
+        ms_create.create(partial, layout)
         with ms.opened(partial, writable=True) as main:
             for subband in group.missing:
                 ms.write_channels(main, _first_channel(subband), *_nothing(layout))

@@ -12,7 +12,7 @@ import pytest
 
 from dsa110_contimg import schema, telescope
 from dsa110_contimg.exceptions import CorruptFileError, EmptyInputError, ForeignTelescopeError
-from dsa110_contimg.io import uvh5
+from dsa110_contimg.io import groups, uvh5
 from dsa110_contimg.records import SubbandFile
 from dsa110_contimg.science.coordinates import meridian_icrs
 from dsa110_contimg.settings import load_settings
@@ -45,15 +45,15 @@ def test_a_file_still_being_written_is_left_alone(night16, tmp_path):
     for file in night16.groups[1].files:
         (tmp_path / file.path.name).symlink_to(file.path)
     (tmp_path / "2026-01-26T05:00:00_sb03_incomplete.hdf5").write_bytes(b"half")
-    found = uvh5.discover(tmp_path)
+    found = groups.discover(tmp_path)
     assert len(found.groups) == 1 and not found.problems
 
 
 def test_an_empty_or_absent_directory_is_an_error(tmp_path):
     with pytest.raises(EmptyInputError, match="no subband files"):
-        uvh5.discover(tmp_path)
+        groups.discover(tmp_path)
     with pytest.raises(EmptyInputError, match="does not exist"):
-        uvh5.discover(tmp_path / "absent")
+        groups.discover(tmp_path / "absent")
 
 
 @pytest.mark.parametrize("keep", [0, 100, 5000, 200_000])
@@ -62,7 +62,7 @@ def test_a_truncated_file_is_named_and_the_others_used(night16, one, keep):
         if file.path.name != one.name:
             (one.parent / file.path.name).symlink_to(file.path)
     os.truncate(one, keep)
-    found = uvh5.discover(one.parent)
+    found = groups.discover(one.parent)
     assert [g.missing for g in found.groups] == [(4,)]
     assert isinstance(found.problems[0], CorruptFileError)
     assert one.name in str(found.problems[0]) and "Found:" in str(found.problems[0])
@@ -149,13 +149,13 @@ def test_the_real_inventory_merges_into_2431_groups():
     files, last, number = [], -1.0, 0
     for row in rows:
         mjd = np.datetime64(row["timestamp"]).astype("datetime64[s]").astype(float) / 86400 + 40587.0
-        if (mjd - last) * 86400 > uvh5.GROUP_TOLERANCE_S:
+        if (mjd - last) * 86400 > groups.GROUP_TOLERANCE_S:
             number = 0  # the inventory counts subbands without naming them: number them through
         last = mjd
         for _ in range(int(row["n_subbands"])):
             files.append((SubbandFile(Path(f"{row['timestamp']}_{number}"), number, mjd, 0), 0.0))
             number += 1
-    groups, problems = uvh5.group_files(files)
-    assert len(groups) == 2431
-    assert sum(len(g.files) == 16 for g in groups) == 2377
+    found, problems = groups.group_files(files)
+    assert len(found) == 2431
+    assert sum(len(g.files) == 16 for g in found) == 2377
     assert not problems

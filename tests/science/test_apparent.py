@@ -110,7 +110,7 @@ def test_no_more_than_a_bounded_number_of_pixels_is_predicted_one_by_one(observe
     model = np.zeros((N, N), np.float32)
     model[::8, ::8] = np.random.default_rng(0).uniform(1, 2, (N // 8, N // 8))
     sky.predict(model, noise_jy=1e-6)
-    assert 0.9 * MAX_PIXELS < len(sky._sources.pixel_flux) <= MAX_PIXELS
+    assert 0.9 * MAX_PIXELS < len(sky._sources.flux_of) <= MAX_PIXELS
     assert sky._sources.flux.min() > np.median(model[model > 0])
 
 
