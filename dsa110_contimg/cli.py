@@ -210,15 +210,11 @@ def _products(state_dir: Path | None) -> Any:
 def images(state_dir: State = None, group: Group = None, as_json: Json = False) -> None:
     """List the images: path, group, beam, noise."""
     rows = _products(state_dir).list_images(group)
-    for row in rows:
-        row["noise_mjy"] = row["noise_jy"] * 1e3
-    columns = {"group": "", "beam": "", "noise_mjy": ".3f", "path": ""}
-    _show(
-        [{k: v for k, v in row.items() if k != "noise_mjy"} for row in rows] if as_json else rows,
-        columns,
-        as_json,
-        "Images",
-    )
+    if not as_json:
+        for row in rows:
+            major, minor, angle = row["beam"]
+            row |= {"beam": f'{major:.1f}" x {minor:.1f}", {angle:.0f} deg', "noise_mjy": row["noise_jy"] * 1e3}
+    _show(rows, {"group": "", "beam": "", "noise_mjy": ".3f", "path": ""}, as_json, "Images")
 
 
 @app.command()
