@@ -173,7 +173,7 @@ def demo(
     directory: Annotated[Path, typer.Option("--out", help="Directory for everything the demonstration makes.")] = Path(
         "demo"
     ),
-    antennas: Annotated[int, typer.Option(min=16, max=96)] = 48,
+    antennas: Annotated[int, typer.Option(min=16, max=96, help="Number of antennas.")] = 48,
     workers: Workers = 2,
 ) -> None:
     """Simulate a night of six groups around a transit of 3C138, process it, and say where the reports are."""

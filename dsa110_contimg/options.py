@@ -89,7 +89,9 @@ class CalibrateOptions(Options):
 class ImageOptions(Options):
     """Imaging and deconvolution."""
 
-    n_pixels: Annotated[int, Field(ge=128)] = Field(2400, description="Image size on a side (pixels, even).")
+    n_pixels: Annotated[int, Field(ge=128, multiple_of=2)] = Field(
+        2400, description="Image size on a side (pixels, even)."
+    )
     cell_arcsec: Annotated[float, Field(gt=0)] = Field(6.0, description="Pixel size (arcsec).")
     weighting: Literal["natural", "uniform", "briggs"] = Field("briggs", description="Imaging weights.")
     robust: Annotated[float, Field(ge=-2, le=2)] = Field(0.5, description="Briggs robustness.")
@@ -135,7 +137,7 @@ class MeasureOptions(Options):
     min_beam: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.15, description="Sources where the primary beam response is below this are not measured."
     )
-    reference_frequency_hz: float = Field(
+    reference_frequency_hz: Annotated[float, Field(ge=1.2e9, le=1.6e9)] = Field(
         telescope.REFERENCE_FREQUENCY_HZ, description="Frequency that fluxes are reported at (Hz)."
     )
 

@@ -331,11 +331,22 @@ class GroupRun:
             self.options.image,
             self.products_dir / "images",
             flux_scale_error=scale,
-            known=self.field_catalog,
+            known=self.field_catalog[self.field_catalog["flux_jy"] >= self.options.calibrate.model_min_jy],
+            history=self._history(),
             progress=self._tell("image"),
         )
         self.products.record_image(record, run_label=self.run_label)
         return record
+
+    def _history(self) -> tuple[str, ...]:
+        """Where an image comes from, for its header."""
+        tables = [f"{t.kind} {t.path.name} {files.fingerprint(t.path)}" for t in self.records["apply"].tables]
+        return (
+            f"group {self.group_id}: {len(self.group.files)} subband files, missing {list(self.group.missing)}",
+            *(f"calibration table {table}" for table in tables),
+            f"source catalogue {self.catalog_path or 'packaged'}",
+            f"code {code_version()}, run label {self.run_label or '(the pipeline)'}",
+        )
 
     def _measure(self) -> Photometry:
         record = measure.measure(

@@ -138,6 +138,19 @@ def test_a_killed_run_resumes_and_gives_the_same_fluxes(night16, tmp_path, amid,
     assert not list((tmp_path / "output_dir").rglob("*.partial"))
 
 
+@pytest.mark.campaign
+@pytest.mark.parametrize("seed", range(200))
+def test_runs_killed_at_any_moment_give_the_same_fluxes(night16, tmp_path, unkilled16, seed):
+    """Two hundred kills, each at a random moment of the half minute that the run takes."""
+    child = start(night16, tmp_path)
+    time.sleep(np.random.default_rng(seed).uniform(3.0, 30.0))
+    os.killpg(child.pid, signal.SIGKILL)
+    child.communicate()
+    run = GroupRun(night16.groups[1], settings_in(tmp_path))
+    run.run()
+    assert run.photometry()["flux_jy"].to_numpy() == pytest.approx(unkilled16["flux_jy"].to_numpy(), rel=1e-5, abs=1e-6)
+
+
 @pytest.fixture(scope="module")
 def unkilled16(night16, tmp_path_factory):
     run = GroupRun(night16.groups[1], settings_in(tmp_path_factory.mktemp("unkilled")))

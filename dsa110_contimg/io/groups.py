@@ -102,7 +102,12 @@ def group_files(
 
 def find_group(directory: Path, when: str) -> SubbandGroup:
     """The group of a directory whose id, or whose files' names, are within 30 s of a time (``2026-01-25T22:26:05``)."""
-    target = np.datetime64(when)
+    if not directory.is_dir():
+        raise EmptyInputError("The input directory does not exist", path=directory)
+    try:
+        target = np.datetime64(when)
+    except ValueError as error:
+        raise InputError("Not a time", found=when, expected="YYYY-MM-DDTHH:MM:SS") from error
     tolerance = np.timedelta64(int(GROUP_TOLERANCE_S), "s")
     near = sorted(
         p

@@ -1,4 +1,4 @@
-"""Measurement Sets: make one, fill it subband by subband, read it as a view. The only module that knows CASA's tables.
+"""Measurement Sets: fill one subband by subband, and read it as a view (`io.ms_create` makes it).
 
 Rows are time-major. With V = sum S exp(+2 pi i (u l + v m + w (n - 1)) f / c), UVW is position(ANTENNA1) -
 position(ANTENNA2) and ANTENNA1 <= ANTENNA2, which is what CASA, WSClean and pyuvdata's writer agree on.
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MJD_S = 86400.0
 CORRELATIONS = {"XX": 9, "XY": 10, "YX": 11, "YY": 12}
+FLAG_VERSIONS = ("FLAG_CONVERTED", "FLAG_FLAGGED")
+"""FLAG as `convert` and as `flag` left it. A step starts from these, not from what an earlier try added."""
 CORRELATION_NAMES = {9: "XX", 10: "XY", 11: "YX", 12: "YY", 5: "RR", 6: "RL", 7: "LR", 8: "LL", 1: "I"}
 
 
@@ -97,13 +99,16 @@ def write_channels(
 ) -> None:
     """Write a run of channels of all rows: arrays (row, channel, polarization)."""
     low, high = [first_channel, 0], [first_channel + data.shape[1] - 1, data.shape[2] - 1]
-    for column, values in (("DATA", data), ("FLAG", flags), ("WEIGHT_SPECTRUM", weights)):
+    for column, values in (("DATA", data), ("WEIGHT_SPECTRUM", weights)):
         handle.putcolslice(column, values, low, high)
+    write_flags(handle, first_channel, flags, FLAG_VERSIONS[0])
 
 
-def write_flags(handle: table, first_channel: int, flags: NDArray[np.bool_]) -> None:
-    """Write FLAG of a run of channels of all rows: (row, channel, polarization)."""
-    handle.putcolslice("FLAG", flags, [first_channel, 0], [first_channel + flags.shape[1] - 1, flags.shape[2] - 1])
+def write_flags(handle: table, first_channel: int, flags: NDArray[np.bool_], version: str = "") -> None:
+    """Write FLAG of a run of channels of all rows: (row, channel, polarization); a ``version`` keeps it too."""
+    high = [first_channel + flags.shape[1] - 1, flags.shape[2] - 1]
+    for column in ("FLAG", version) if version else ("FLAG",):
+        handle.putcolslice(column, flags, [first_channel, 0], high)
 
 
 def write_column(handle: table, column: str, first_channel: int, values: NDArray[np.complex64]) -> None:
@@ -119,6 +124,7 @@ def read_channels(
     stop: int,
     rows_of: NDArray[np.int64] | None = None,
     n_baselines: int = 0,
+    flags: str = "FLAG",
 ) -> tuple[NDArray[np.complex64], NDArray[np.bool_]]:
     """A run of channels of a data column and its flags, (row, channel, polarization).
 
@@ -126,6 +132,7 @@ def read_channels(
     ----------
     first, stop : channels ``first`` to ``stop - 1``.
     rows_of, n_baselines : only these baselines of each time, of so many.
+    flags : FLAG or one of `FLAG_VERSIONS`.
     """
     with opened(path) as whole:
         main = whole
@@ -135,7 +142,7 @@ def read_channels(
             main = whole.selectrows(rows.tolist())
         shape = main.getcell("FLAG", 0).shape
         low, high = [first, 0], [stop - 1, shape[1] - 1]
-        return main.getcolslice(column, low, high), main.getcolslice("FLAG", low, high)
+        return main.getcolslice(column, low, high), main.getcolslice(flags, low, high)
 
 
 def ensure_column(path: Path, name: str) -> None:
@@ -173,7 +180,7 @@ def tiled_manager(name: str, shape: tuple[int, int]) -> dict[str, Any]:
 
 
 def read_layout(path: Path) -> Layout:
-    """The metadata of a Measurement Set that `create` made.
+    """The metadata of a Measurement Set that `io.ms_create` made.
 
     Raises
     ------

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsa110_contimg import telescope
-from dsa110_contimg.io.ms import CORRELATIONS, MJD_S, Layout, opened, tiled_column, tiled_manager
+from dsa110_contimg.io.ms import CORRELATIONS, FLAG_VERSIONS, MJD_S, Layout, opened, tiled_column, tiled_manager
 
 if TYPE_CHECKING:
     from casacore.tables import table
@@ -23,6 +23,7 @@ def create(path: Path, layout: Layout) -> None:
         shutil.rmtree(path)
     shape = (layout.frequencies.size, len(layout.polarizations))
     kinds = {"DATA": (0j, "complex"), "WEIGHT_SPECTRUM": (0.0, "float"), "FLAG": (False, "bool")}
+    kinds |= dict.fromkeys(FLAG_VERSIONS, (False, "bool"))
     columns = [tiled_column(name, value, kind, shape) for name, (value, kind) in kinds.items()]
     managers = {f"*{number}": tiled_manager(name, shape) for number, name in enumerate(kinds)}
     description = ct.required_ms_desc()

@@ -1,4 +1,4 @@
-"""UVH5 subband files: find them, check them, group them, open them.
+"""UVH5 subband files: check them, read them, open them (`io.groups` finds them).
 
 Each file is trusted only after its header has been checked against what the observatory's writer makes; a fault is an
 error that names the file, what was found and what was expected. Groups are made by the time *in* the files.

@@ -76,7 +76,7 @@ def process(
     tell : callable, optional
         From several threads.
     workers : int
-        Groups at a time; they share ``settings.threads``.
+        Groups at a time; their imagers share ``settings.threads``.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def process(
     """
     for place in (settings.output_dir, settings.scratch_dir, settings.state_dir, settings.reports_dir):
         files.make_directory(place)
-    shared = {"threads": max(1, settings.threads // workers)}
+    shared = {"threads": min(options.image.threads, max(1, settings.threads // workers))}
     options = options.model_copy(update={"image": options.image.model_copy(update=shared)})
     runs, problems = register(directory, settings, options, catalog_path)
     queue = Queue(open_database(settings.state_dir))
@@ -99,17 +99,38 @@ def process(
         for calibrators in (True, False):
             batch = [run for run in runs if run.is_calibrator is calibrators]
             outcomes += pool.map(lambda run: _group(run, queue, settings, tell), batch)
-    nights = sorted({o.group_id[:10] for o in outcomes if o.status != "nothing to do"})
     products = Products(queue.database)
+    nights = [night for night in sorted({o.group_id[:10] for o in outcomes}) if _is_stale(settings.reports_dir / night)]
     for night in nights:
-        _night(night, settings, products)
+        made = _night(night, settings, products)
+        if made.status == "failed":
+            problems.append(ContimgError(f"The report of the night failed: {made.error}", path=made.html))
     index = settings.reports_dir / "index.html"
     if nights or not index.is_file():
         index = write_index(settings.reports_dir, [ReportRow.from_database(row) for row in products.list_reports()])
     return Processed(tuple(sorted(outcomes, key=lambda o: o.group_id)), tuple(problems), index)
 
 
+def _is_stale(night: Path) -> bool:
+    """Whether the night's page is absent, or older than a group's: a run may have been killed before it was made."""
+    page = night / "night.html"
+    groups = [other for other in night.glob("*.html") if other != page]
+    made = page.stat().st_mtime if page.is_file() else 0.0
+    return any(other.stat().st_mtime > made for other in groups)
+
+
 def _group(run: GroupRun, queue: Queue, settings: Settings, tell: Tell | None) -> Outcome:
+    """One group; an error outside its notebook (a report that cannot be written) is its own, and the others go on."""
+    try:
+        return _claimed(run, queue, settings, tell)
+    except ContimgError as error:
+        if queue.entry(run.group_id).state == "in_progress":
+            queue.fail(run.group_id, str(error))
+        page = settings.reports_dir / run.group_id[:10] / f"{run.group_id}.html"
+        return Outcome(run.group_id, run.is_calibrator, "failed", "unknown", page, str(error))
+
+
+def _claimed(run: GroupRun, queue: Queue, settings: Settings, tell: Tell | None) -> Outcome:
     night = settings.reports_dir / run.group_id[:10]
     page = night / f"{run.group_id}.html"
     known = {row["group"]: row for row in run.products.list_reports(run.group_id[:10])}.get(run.group_id)

@@ -41,7 +41,9 @@ class Workplace:
 def predict_field(
     record: MeasurementSet, field: pd.DataFrame, options: CalibrateOptions, progress: Progress | None = None
 ) -> int:
-    """Write MODEL_DATA: catalogue sources through the drifting beam. Returns the number of sources.
+    """Write MODEL_DATA: catalogue sources through the drifting beam; take FLAG back to what `flag` left.
+
+    Returns the number of sources.
 
     Parameters
     ----------
@@ -82,6 +84,9 @@ def predict_field(
             full = np.zeros((*model.shape, len(layout.polarizations)), np.complex64)
             full[..., parallel] = model[..., None]
             ms.write_column(main, "MODEL_DATA", first, full)
+            # an earlier try may have added the flags of its solutions
+            kept = main.getcolslice(ms.FLAG_VERSIONS[1], [first, 0], [first + len(channels) - 1, full.shape[2] - 1])
+            ms.write_flags(main, first, kept)
             if progress:
                 progress(min(first + step, total), total)
     return int(flux.size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,8 @@ def flag(record: MeasurementSet, options: FlagOptions, progress: Progress | None
     """Flag a raw Measurement Set.
 
     In order: what is flagged already (missing subbands, the correlator's own flags), exact zeros, dead antennas,
-    interference in the spectrogram, single outliers; autocorrelations at last. Running it again changes nothing.
+    interference in the spectrogram, single outliers; autocorrelations at last. It starts from the flags that
+    `convert` left, so that its result does not depend on what was flagged before with other options.
 
     Raises
     ------
@@ -36,7 +38,7 @@ def flag(record: MeasurementSet, options: FlagOptions, progress: Progress | None
     n_times, tally = layout.mjd.size, _Tally(cross, layout.mjd.size)
     totals, counts, pending = [], [], []
     for number, (first, stop) in enumerate(runs):
-        data, flags = ms.read_channels(record.path, "DATA", first, stop)
+        data, flags = ms.read_channels(record.path, "DATA", first, stop, flags=ms.FLAG_VERSIONS[0])
         tally.add("already flagged", flags)
         flags |= data == 0
         tally.add("exact zeros", flags)
@@ -60,7 +62,7 @@ def flag(record: MeasurementSet, options: FlagOptions, progress: Progress | None
             cube |= bad[:, None, first:stop]
             tally.add("interference", flags)
             cube[:, ~cross] = True
-            ms.write_flags(main, first, flags)
+            ms.write_flags(main, first, flags, ms.FLAG_VERSIONS[1])
     return _summary(record, layout, tally, dead, options)
 
 
@@ -98,9 +100,10 @@ def _dead(
     auto = np.flatnonzero(layout.antenna1 == layout.antenna2)
     if auto.size == 0:
         return np.zeros(len(layout.names), bool)
+    only: dict[str, Any] = {"rows_of": auto, "n_baselines": layout.antenna1.size, "flags": ms.FLAG_VERSIONS[0]}
     level = np.full((len(runs), len(layout.names), len(layout.polarizations)), np.nan)
     for number, (first, stop) in enumerate(runs):
-        data, flags = ms.read_channels(record.path, "DATA", first, stop, rows_of=auto, n_baselines=layout.antenna1.size)
+        data, flags = ms.read_channels(record.path, "DATA", first, stop, **only)
         amplitude = np.where(flags, np.nan, np.abs(data)).reshape(-1, auto.size, stop - first, data.shape[-1])
         if np.isfinite(amplitude).any():
             filled = np.where(np.isfinite(amplitude), amplitude, 0.0)

@@ -52,6 +52,16 @@ class _Made:
     vafactor: float
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What is known of the visibilities besides their numbers."""
+
+    group_id: str
+    telescope_name: str
+    flux_scale_error: float
+    history: tuple[str, ...]
+
+
 def image(
     visibilities: MeasurementSet | xr.Dataset | Sequence[xr.Dataset],
     options: ImageOptions,
@@ -59,6 +69,7 @@ def image(
     *,
     flux_scale_error: float = float("nan"),
     known: pd.DataFrame | None = None,
+    history: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> ImageProduct:
     """Image calibrated visibilities and deconvolve them.
@@ -75,6 +86,8 @@ def image(
     known : DataFrame, optional
         A catalogue (`io.catalogs.COLUMNS`). Its sources, in the image or beyond its edge, are subtracted from the
         visibilities first, and those in the image restored to it (`science.subtraction`).
+    history : sequence of str
+        Lines for the header's HISTORY: where the visibilities come from.
     progress : callable (done, total), optional
         Called after every major cycle.
 
@@ -96,7 +109,7 @@ def image(
     known_here = _known_table(made, sources)
     planes = _planes(made, options, known_here)
     group_id = str(datasets[0].attrs["group_id"])
-    source = (group_id, str(datasets[0].attrs["telescope_name"]), flux_scale_error)
+    source = _Source(group_id, str(datasets[0].attrs["telescope_name"]), flux_scale_error, tuple(history))
     tables = {"pb": {RESPONSE_TABLE: _response_table(made.response)}, "model": {KNOWN_TABLE: known_here}}
     return _write(made, planes, tables, options, out_dir / group_id, source)
 
@@ -173,17 +186,16 @@ def _write(
     tables: dict[str, dict[str, Table]],
     options: ImageOptions,
     stem: Path,
-    source: tuple[str, str, float],
+    source: _Source,
 ) -> ImageProduct:
-    group_id, telescope_name, flux_scale_error = source
-    header = _header(made, options, group_id, telescope_name)
+    header = _header(made, options, source)
     paths = {kind: stem.with_name(f"{stem.name}.{kind}.fits") for kind in planes}
     for kind, plane in planes.items():
         fits.write_image(paths[kind], plane, header, fits.UNITS.get(kind, "JY/BEAM"), tables.get(kind))
     return ImageProduct(
         path=paths["image"],
         **{f"{kind}_path": paths[kind] for kind in ("pbcor", "pb", "residual", "model", "psf", "smearing")},
-        group_id=group_id,
+        group_id=source.group_id,
         ra_deg=header.ra_deg,
         dec_deg=header.dec_deg,
         mjd_start=header.mjd_start,
@@ -196,11 +208,11 @@ def _write(
         noise_jy=robust_rms(made.result.residual),
         thermal_noise_jy=thermal_noise(made.data, made.weights),
         frequency_hz=made.response.mean_frequency_hz,
-        flux_scale_error=flux_scale_error,
+        flux_scale_error=source.flux_scale_error,
     )
 
 
-def _header(made: _Made, options: ImageOptions, group_id: str, telescope_name: str) -> fits.ImageHeader:
+def _header(made: _Made, options: ImageOptions, source: _Source) -> fits.ImageHeader:
     track, channels = made.data.track, made.data.channels
     half = track.integration_s / 2.0 / 86400.0
     low = min(c.frequencies[0] - c.native_width_hz * c.factor / 2 for c in channels)
@@ -222,9 +234,9 @@ def _header(made: _Made, options: ImageOptions, group_id: str, telescope_name: s
         mjd_start=float(track.mjd.min() - half),
         mjd_end=float(track.mjd.max() + half),
         vafactor=made.vafactor,
-        telescope=telescope_name,
+        telescope=source.telescope_name,
         provenance=(
-            ("OBJECT", group_id, "group"),
+            ("OBJECT", source.group_id, "group"),
             ("ORIGIN", f"dsa110_contimg {package}", ""),
             ("OPTIONS", options.digest(), "digest of the imaging options"),
             ("WEIGHT", weighting, "imaging weights"),
@@ -235,6 +247,7 @@ def _header(made: _Made, options: ImageOptions, group_id: str, telescope_name: s
         history=(
             f"imaged by dsa110_contimg {package}: ducc0 {version('ducc0')}, radler {version('radler')}",
             f"options {options.model_dump_json()}",
+            *source.history,
         ),
     )
 

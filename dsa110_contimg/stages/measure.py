@@ -10,6 +10,7 @@ import pandas as pd
 from astropy.table import Table
 from numpy.typing import NDArray
 
+from dsa110_contimg import telescope
 from dsa110_contimg.exceptions import MeasurementError
 from dsa110_contimg.io import fits
 from dsa110_contimg.io.files import beside
@@ -165,7 +166,8 @@ def _measured(opened: _Opened, sources: pd.DataFrame, image: ImageProduct, optio
     snr = peaks.flux / raw_error
     east, north = fit_offsets(pixels, x, y, peaks.flux, snr > POSITION_SNR)
     quality = _quality(opened, sources, (peaks.neighbour, peaks.error_factor), snr, np.hypot(east, north))
-    catalog_flux = sources["flux_jy"].to_numpy(np.float64)
+    steps = options.reference_frequency_hz / telescope.REFERENCE_FREQUENCY_HZ
+    catalog_flux = sources["flux_jy"].to_numpy(np.float64) * steps ** sources["spectral_index"].to_numpy(np.float64)
     return pd.DataFrame(
         {
             "source": sources["name"].astype(str),

@@ -25,7 +25,6 @@ INK, MUTED, FAINT = "#1c2733", "#5b6875", "#d7dde3"
 CYCLE = (BLUE, VERMILION, GREEN, AMBER, PURPLE, SKY)
 """Ordered for deuteranopia and protanopia: neighbours also differ in lightness (after Okabe & Ito 2008)."""
 
-LEVEL_COLORS = {"good": GREEN, "suspect": AMBER, "bad": VERMILION, "failed": VERMILION, "unknown": MUTED}
 
 DENSITY = LinearSegmentedColormap.from_list("density", ["#eef4f8", "#a9cbe0", "#4b93c0", "#0b5c95", "#07263f"])
 """For counts: light is few."""
@@ -99,15 +98,6 @@ def sky_norm(noise: float, peak: float, saturation: float = 1000.0) -> AsinhNorm
     sigma = noise if np.isfinite(noise) and noise > 0 else 1e-6
     top = float(np.clip(peak if np.isfinite(peak) else 0.0, 20.0 * sigma, saturation * sigma))
     return AsinhNorm(linear_width=2.0 * sigma, vmin=-4.0 * sigma, vmax=top)
-
-
-def robust_sigma(values: ArrayLike) -> float:
-    """Standard deviation of a normal distribution with the same median absolute deviation; NaN if nothing is finite."""
-    finite = np.asarray(values, np.float64)
-    finite = finite[np.isfinite(finite)]
-    if finite.size == 0:
-        return float("nan")
-    return float(1.482602 * np.median(np.abs(finite - np.median(finite))))
 
 
 def minutes(mjd: ArrayLike) -> NDArray[np.float64]:

@@ -55,4 +55,9 @@ if __name__ == "__main__":
     as_json = parser.parse_args().json
     result = measure()
     lines = [f"{name}: {value:.4g}" for name, value in result["figures"].items()]
+    lines += [
+        f"{name}: {bar['value']:.4g}, bar {bar['bar']:.4g}, holds: {bar['holds']}"
+        for name, bar in result["bars"].items()
+    ]
     sys.stdout.write((json.dumps(result) if as_json else "\n".join(lines)) + "\n")
+    sys.exit(not all(bar["holds"] for bar in result["bars"].values()))

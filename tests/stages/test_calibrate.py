@@ -7,9 +7,11 @@ from dsa110_contimg import telescope
 from dsa110_contimg.exceptions import CalibrationError, NoValidCalibrationError
 from dsa110_contimg.io import ms
 from dsa110_contimg.io.caltable import open_caltable
-from dsa110_contimg.options import CalibrateOptions
+from dsa110_contimg.options import CalibrateOptions, ConvertOptions, FlagOptions
 from dsa110_contimg.pipeline import GroupRun
 from dsa110_contimg.stages.calibrate import predict_field
+from dsa110_contimg.stages.convert import convert
+from dsa110_contimg.stages.flag import flag
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +99,15 @@ def test_caltable_opens_as_declared(solved):
     table = open_caltable(solved["calibrator"].records["calibrate"].tables[0].path)
     assert table["GAIN"].dims == ("time", "antenna_name", "frequency", "polarization")
     assert table.sizes["frequency"] == 768
+
+
+def test_flags_of_an_earlier_try_do_not_stay(night16, places):
+    """Strict thresholds first, then the default ones: the result is that of the default ones alone."""
+    strict = FlagOptions(spectrogram_sigma=3.1, visibility_sigma=4.1)
+    record = convert(night16.groups[1], ConvertOptions(), places.output_dir)
+    plain = flag(record, FlagOptions())
+    first = ms.read_channels(record.path, "DATA", 0, 768)[1]
+    assert flag(record, strict).flagged_fraction > plain.flagged_fraction
+    again = flag(record, FlagOptions())
+    assert again == plain
+    assert (ms.read_channels(record.path, "DATA", 0, 768)[1] == first).all()
