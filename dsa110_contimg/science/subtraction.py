@@ -6,8 +6,9 @@ it where deconvolution cannot reach: two groups before its transit 3C138 stands 
 
 So catalogue sources are predicted where they are, through the drifting beam and with the averaging of the correlator,
 and subtracted. What is left of a source, because its flux or place is not the catalogue's, is imaged like anything
-else; the prediction's own peak is put back when the image is restored. Both steps are linear: whatever the catalogue
-says, the sum is what was observed (`tests/stages/test_image_known.py`).
+else; the prediction's own peak is put back when the image is restored. Both steps are linear, so a wrong catalogue
+costs only what deconvolution of the difference costs (`tests/stages/test_image_known.py`: under 1 % of a flux for a
+catalogue wrong by half).
 """
 
 from __future__ import annotations
