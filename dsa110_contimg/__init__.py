@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dsa110_contimg.io.caltable import open_caltable
     from dsa110_contimg.io.fits import open_image
-    from dsa110_contimg.io.ms import open_ms
-    from dsa110_contimg.opening import open_group
+    from dsa110_contimg.opening import open_group, open_ms, open_uvh5
     from dsa110_contimg.opening import open_record as open
     from dsa110_contimg.options import PipelineOptions
     from dsa110_contimg.pipeline import GroupRun
@@ -29,10 +28,11 @@ _WHERE = {
     "open_caltable": ("io.caltable", "open_caltable"),
     "open_group": ("opening", "open_group"),
     "open_image": ("io.fits", "open_image"),
-    "open_ms": ("io.ms", "open_ms"),
+    "open_ms": ("opening", "open_ms"),
+    "open_uvh5": ("opening", "open_uvh5"),
 }
 
-__all__ = ["GroupRun", "PipelineOptions", "open", "open_caltable", "open_group", "open_image", "open_ms"]
+__all__ = ["GroupRun", "PipelineOptions", "open", "open_caltable", "open_group", "open_image", "open_ms", "open_uvh5"]
 
 
 def __getattr__(name: str) -> Any:

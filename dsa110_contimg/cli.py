@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from dsa110_contimg.commands import convert, qa
+from dsa110_contimg.commands.console import Json, StateDir, bars, out, read_settings, show, show_errors
 from dsa110_contimg.exceptions import ContimgError
-from dsa110_contimg.settings import Settings, apply_process_environment, load_settings
+from dsa110_contimg.settings import Settings
 
 app = typer.Typer(
     name="dsa110",
@@ -32,45 +30,10 @@ Where things go is shown, with the reason, by [cyan]dsa110 config[/cyan].""",
 simulate_app = typer.Typer(no_args_is_help=True, help="Make files as the telescope would, with their truth.")
 app.add_typer(simulate_app, name="simulate")
 
-err = Console(stderr=True)
-out = Console()
+app.add_typer(convert.app, name="convert")
+app.add_typer(qa.app, name="qa")
 
 Workers = Annotated[int, typer.Option(min=1, max=16, help="Groups processed at a time.")]
-Json = Annotated[bool, typer.Option("--json", help="Print a JSON array instead of a table.")]
-
-
-def _settings(**overrides: Any) -> Settings:
-    settings = load_settings(**{name: value for name, value in overrides.items() if value is not None})
-    apply_process_environment(settings)
-    return settings
-
-
-@contextmanager
-def _bars() -> Iterator[Progress]:
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=err, transient=not err.is_terminal) as progress:
-        yield progress
-
-
-def _show(rows: list[dict[str, Any]], columns: dict[str, str], as_json: bool, title: str) -> None:
-    """Rows as JSON, or as a table of some columns with a format each."""
-    if as_json:
-        sys.stdout.write(json.dumps(rows, indent=1) + "\n")
-        return
-    table = Table(title=f"{title} ({len(rows)})")
-    for name in columns:
-        table.add_column(name, justify="left" if columns[name] == "" else "right", overflow="fold")
-    for row in rows:
-        table.add_row(
-            *("" if row.get(n) is None else format(row[n], f) if f else str(row[n]) for n, f in columns.items())
-        )
-    out.print(table)
 
 
 # ---- simulate -----------------------------------------------------------------------------------------------------
@@ -102,11 +65,11 @@ def simulate_night(
 def _simulate(options: Any, out_dir: Path) -> None:
     from dsa110_contimg.simulate.night import simulate_night as run
 
-    with _bars() as bars:
-        task = bars.add_task("simulating", total=None)
+    with bars() as shown:
+        task = shown.add_task("simulating", total=None)
 
         def progress(done: int, total: int, name: str) -> None:
-            bars.update(task, completed=done, total=total, description=f"simulating {name}")
+            shown.update(task, completed=done, total=total, description=f"simulating {name}")
 
         made = run(options, out_dir, progress=progress)
     how = "was there already" if made.resumed else "made"
@@ -136,7 +99,9 @@ def process(
 
     Groups with a calibrator come first, then the oldest. What is done already is not done again.
     """
-    settings = _settings(output_dir=output_dir, reports_dir=reports_dir, state_dir=state_dir, scratch_dir=scratch_dir)
+    settings = read_settings(
+        output_dir=output_dir, reports_dir=reports_dir, state_dir=state_dir, scratch_dir=scratch_dir
+    )
     if not _process(directory, settings, catalog, workers):
         raise typer.Exit(1)
 
@@ -144,13 +109,13 @@ def process(
 def _process(directory: Path, settings: Settings, catalog: Path | None, workers: int) -> bool:
     from dsa110_contimg.service.worker import process as run
 
-    with _bars() as bars:
+    with bars() as shown:
         tasks: dict[str, Any] = {}
 
         def tell(group: str, done: int, total: int, cell: str) -> None:
             if group not in tasks:
-                tasks[group] = bars.add_task(group, total=total)
-            bars.update(tasks[group], completed=done, total=total, description=f"{group} {cell}")
+                tasks[group] = shown.add_task(group, total=total)
+            shown.update(tasks[group], completed=done, total=total, description=f"{group} {cell}")
 
         done = run(directory.absolute(), settings, settings.options, catalog and catalog.absolute(), tell, workers)
     table = Table(title="Groups")
@@ -159,11 +124,8 @@ def _process(directory: Path, settings: Settings, catalog: Path | None, workers:
     for o in done.outcomes:
         table.add_row(o.group_id, "yes" if o.is_calibrator else "", o.status, o.verdict, str(o.page))
     out.print(table)
-    for problem in done.problems:
-        err.print(f"[red]error[/red] {problem}", soft_wrap=True, highlight=False)
-    for o in done.outcomes:
-        if o.error:
-            err.print(f"[red]error[/red] {o.group_id}, {o.error}", soft_wrap=True, highlight=False)
+    show_errors(done.problems)
+    show_errors(f"{o.group_id}, {o.error}" for o in done.outcomes if o.error)
     out.print(f"reports: {done.index}", soft_wrap=True)
     return done.ok
 
@@ -181,7 +143,7 @@ def demo(
 
     raw = directory / "raw"
     _simulate(demo_night_options(seed=1, n_antennas=antennas), raw)
-    settings = _settings(
+    settings = read_settings(
         output_dir=directory / "products",
         reports_dir=directory / "reports",
         state_dir=directory / "state",
@@ -195,7 +157,6 @@ def demo(
 
 # ---- lists --------------------------------------------------------------------------------------------------------
 
-State = Annotated[Path | None, typer.Option("--state-dir", help="State database (PIPELINE_STATE_DIR).")]
 Group = Annotated[str | None, typer.Option(help="Only this group.")]
 
 
@@ -203,23 +164,23 @@ def _products(state_dir: Path | None) -> Any:
     from dsa110_contimg.state.database import open_database
     from dsa110_contimg.state.products import Products
 
-    return Products(open_database(_settings(state_dir=state_dir).state_dir, create=False))
+    return Products(open_database(read_settings(state_dir=state_dir).state_dir, create=False))
 
 
 @app.command()
-def images(state_dir: State = None, group: Group = None, as_json: Json = False) -> None:
+def images(state_dir: StateDir = None, group: Group = None, as_json: Json = False) -> None:
     """List the images: path, group, beam, noise."""
     rows = _products(state_dir).list_images(group)
     if not as_json:
         for row in rows:
             major, minor, angle = row["beam"]
             row |= {"beam": f'{major:.1f}" x {minor:.1f}", {angle:.0f} deg', "noise_mjy": row["noise_jy"] * 1e3}
-    _show(rows, {"group": "", "beam": "", "noise_mjy": ".3f", "path": ""}, as_json, "Images")
+    show(rows, {"group": "", "beam": "", "noise_mjy": ".3f", "path": ""}, as_json, "Images")
 
 
 @app.command()
 def photometry(
-    state_dir: State = None,
+    state_dir: StateDir = None,
     group: Group = None,
     source: Annotated[str | None, typer.Option(help="Only this source.")] = None,
     as_json: Json = False,
@@ -227,12 +188,12 @@ def photometry(
     """List the fluxes: beam-corrected, in Jy at 1.4 GHz, with 1-sigma errors that include the calibration's."""
     rows = _products(state_dir).list_photometry(source=source, group=group)
     columns = {"source": "", "group": "", "mjd": ".5f", "flux_jy": ".4f", "flux_error_jy": ".4f", "ratio": ".3f"}
-    _show(rows, columns, as_json, "Photometry")
+    show(rows, columns, as_json, "Photometry")
 
 
 @app.command()
 def caltables(
-    state_dir: State = None,
+    state_dir: StateDir = None,
     kind: Annotated[str | None, typer.Option(help="Only this kind: B, G or GP.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -240,22 +201,23 @@ def caltables(
     from dsa110_contimg.state.database import open_database
     from dsa110_contimg.state.registry import Registry
 
-    rows = Registry(open_database(_settings(state_dir=state_dir).state_dir, create=False)).list_tables(kind)
+    rows = Registry(open_database(read_settings(state_dir=state_dir).state_dir, create=False)).list_tables(kind)
     columns = dict.fromkeys(("kind", "group_id", "calibrator", "refant", "status"), "")
     columns |= {"valid_from": ".4f", "valid_to": ".4f", "median_snr": ".1f"}
-    _show(rows, columns, as_json, "Calibration tables")
+    show(rows, columns, as_json, "Calibration tables")
 
 
 @app.command()
 def config(as_json: Json = False) -> None:
     """Show every setting, its value and where it comes from."""
     rows = [
-        {k: str(v) if isinstance(v, Path) else v for k, v in item._asdict().items()} for item in _settings().explain()
+        {k: str(v) if isinstance(v, Path) else v for k, v in item._asdict().items()}
+        for item in read_settings().explain()
     ]
     if as_json:
         sys.stdout.write(json.dumps(rows, indent=1, default=str) + "\n")
         return
-    _show(rows, dict.fromkeys(("name", "value", "origin", "help"), ""), as_json, "Settings")
+    show(rows, dict.fromkeys(("name", "value", "origin", "help"), ""), as_json, "Settings")
 
 
 def main() -> None:
@@ -263,7 +225,7 @@ def main() -> None:
     try:
         app()
     except ContimgError as error:
-        err.print(f"[red]error[/red] {error}", soft_wrap=True, highlight=False)
+        show_errors([error])
         raise SystemExit(1) from None
 
 
@@ -276,6 +238,12 @@ def photometry_main() -> None:
 def registry_main() -> None:
     """``dsa110-registry``, as operators know it: ``dsa110 caltables``."""
     sys.argv.insert(1, "caltables")
+    main()
+
+
+def convert_main() -> None:
+    """``dsa110-convert``, as operators know it: ``dsa110 convert``."""
+    sys.argv.insert(1, "convert")
     main()
 
 

@@ -10,8 +10,12 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
+from dsa110_contimg import (
+    accessor,  # noqa: F401  # importing it gives every Dataset its `dsa`
+    telescope,
+)
 from dsa110_contimg.exceptions import InputError
-from dsa110_contimg.io import fits, groups, ms, uvh5
+from dsa110_contimg.io import fits, foreign, groups, ms, uvh5_views
 from dsa110_contimg.io.caltable import open_caltable
 from dsa110_contimg.records import CalTable, ImageProduct, MeasurementSet, Photometry, SubbandGroup
 from dsa110_contimg.science.coordinates import meridian_icrs
@@ -32,7 +36,8 @@ def open_group(where: str | Path | SubbandGroup) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        The Visibilities view (`schema.VISIBILITIES`): raw, fringestopped at the meridian, frequencies ascending.
+        The Visibilities view (`schema.VISIBILITIES`) in the sense of a Measurement Set, frequencies ascending; raw,
+        each integration fringestopped at its own meridian, unless the files were phased since.
 
     Raises
     ------
@@ -41,7 +46,64 @@ def open_group(where: str | Path | SubbandGroup) -> xr.Dataset:
     InputError
         The directory holds several groups; they are named.
     """
-    return uvh5.open_group(where if isinstance(where, SubbandGroup) else _find(Path(where)), meridian_icrs)
+    return uvh5_views.open_group(where if isinstance(where, SubbandGroup) else _find(Path(where)), meridian_icrs)
+
+
+def open_uvh5(path: str | Path) -> xr.Dataset:
+    """One UVH5 file, lazily, of DSA-110 or another telescope, as recorded or phased.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    xarray.Dataset
+        The Visibilities view in the sense of a Measurement Set. ``phase_center_ra`` and ``phase_center_dec`` are along
+        time where each integration has a phase centre of its own; fringes that were never stopped (another telescope's
+        drift scan) are stopped at the zenith.
+
+    Raises
+    ------
+    CorruptFileError, InputError
+        A file that is damaged, or written in a way that is not understood.
+    """
+    return uvh5_views.open_file(Path(path), meridian_icrs)
+
+
+def open_ms(
+    path: str | Path, column: str = "DATA", *, model: bool = False, field: int | None = None, spw: int | None = None
+) -> xr.Dataset:
+    """A Measurement Set, lazily, ours or anybody's.
+
+    Parameters
+    ----------
+    path : str or Path
+    column : str
+        DATA, MODEL_DATA or CORRECTED_DATA, becomes VISIBILITY.
+    model : bool
+        Whether MODEL_DATA comes with it, as MODEL.
+    field, spw : int, optional
+        Which field and spectral window (rows of FIELD and DATA_DESCRIPTION). Not needed where there is one of each, nor
+        for those that `convert` wrote: their windows are joined, and their fields are the phase centres of the
+        integrations.
+
+    Returns
+    -------
+    xarray.Dataset
+        The Visibilities view.
+
+    Raises
+    ------
+    InputError
+        Several fields or windows and none chosen (the error lists them), or the column is absent.
+    CorruptFileError
+        Not a Measurement Set.
+    """
+    path = Path(path)
+    if field is None and spw is None and foreign.telescope_name(path) == telescope.TELESCOPE_NAME:
+        return ms.open_ms(path, column, model=model)
+    return foreign.open_window(path, column, model=model, field=field, spw=spw)
 
 
 def _find(path: Path) -> SubbandGroup:

@@ -21,7 +21,8 @@ class Options(BaseModel):
 
     def digest(self) -> str:
         """Short hash of all values that can change a result, equal for equal options."""
-        return hashlib.sha256(self.model_dump_json(exclude={"threads"}).encode()).hexdigest()[:16]
+        only_how = {"threads", "workers", "staging"}  # these change how long it takes, never what comes out
+        return hashlib.sha256(self.model_dump_json(exclude=only_how).encode()).hexdigest()[:16]
 
 
 class ConvertOptions(Options):
@@ -29,6 +30,34 @@ class ConvertOptions(Options):
 
     min_subbands: Annotated[int, Field(ge=1, le=16)] = Field(
         12, description="Fewest subbands that make a group; the missing ones are written as flagged data."
+    )
+    writer: Literal["auto", "direct", "pyuvdata", "casa"] = Field(
+        "auto",
+        description="What writes the Measurement Set. direct: streamed, one integration after another; pyuvdata: "
+        "UVData.write_ms, the reference; casa: UVFITS read by importuvfits, slow and independent. auto takes direct.",
+    )
+    phase_center: Literal["midpoint", "meridian"] = Field(
+        "midpoint",
+        description="midpoint: one FIELD, the meridian at mid-group; meridian: a FIELD for each integration.",
+    )
+    spectral_windows: Literal[1, 16] = Field(
+        1, description="One spectral window of 768 channels, or one for each subband; channels ascend in both."
+    )
+    columns: Literal["data", "imaging"] = Field(
+        "data", description="data: DATA alone; imaging: MODEL_DATA and CORRECTED_DATA are allocated too, as zeros."
+    )
+    weight_spectrum: bool = Field(
+        default=True, description="Write WEIGHT_SPECTRUM, a weight for each channel; without it, WEIGHT alone."
+    )
+    staging: Literal["beside", "tmpfs"] = Field(
+        "beside",
+        description="Where it is written before it takes its name. beside: next to it; tmpfs: in shared memory if it "
+        "fits there twice, else in the scratch directory, and copied.",
+    )
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(2, description="Threads of the direct writer.")
+    smoke_test: bool = Field(
+        default=True,
+        description="After writing, let CASA open the Measurement Set and solve a gain on one integration of it.",
     )
 
 

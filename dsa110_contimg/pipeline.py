@@ -1,10 +1,10 @@
 """The narrative: what happens to a group. Reads like a methods section.
 
-A group is **converted** from 16 subband files to one Measurement Set, phased to the meridian at its middle;
-**flagged**; **calibrated**: the field's catalogue sources are predicted through the drifting beam, a group that a
-calibrator crosses is solved for bandpass and gains, any other takes those valid at its time, and each solves its own
-phases; the tables are **applied**; the Stokes I **image** is made, known sources subtracted before deconvolution and
-restored after; and every catalogued source is **measured** in it.
+A group is **converted** from 16 subband files to one Measurement Set, phased to the meridian at its middle, which is
+validated by what did not write it; **flagged**; **calibrated**: the field's catalogue sources are predicted through the
+drifting beam, a group that a calibrator crosses is solved for bandpass and gains, any other takes those valid at its
+time, and each solves its own phases; the tables are **applied**; the Stokes I **image** is made, known sources
+subtracted before deconvolution and restored after; and every catalogued source is **measured** in it.
 
 Each step is kept as a checkpoint under a key made of what it depends on. A killed run resumes at the step it was in, a
 repeated run does nothing and says so.
@@ -28,7 +28,7 @@ import xarray as xr
 from dsa110_contimg.exceptions import ContimgError, NoValidCalibrationError, StateError
 from dsa110_contimg.io import catalogs, files, groups, measures, ms, uvh5
 from dsa110_contimg.io.caltable import open_caltable
-from dsa110_contimg.options import PipelineOptions
+from dsa110_contimg.options import ConvertOptions, PipelineOptions
 from dsa110_contimg.records import (
     CalTable,
     CalTableSet,
@@ -40,12 +40,13 @@ from dsa110_contimg.records import (
 )
 from dsa110_contimg.science import beam, calibrators, coordinates, subtraction
 from dsa110_contimg.settings import Settings, load_settings
-from dsa110_contimg.stages import apply, calibrate, convert, flag, image, measure
+from dsa110_contimg.stages import apply, calibrate, convert, flag, image, measure, validate
 from dsa110_contimg.state.checkpoints import Checkpoints, checkpoint_key, code_version
 from dsa110_contimg.state.database import open_database
 from dsa110_contimg.state.products import Products
 from dsa110_contimg.state.queue import Queue
 from dsa110_contimg.state.registry import Registry
+from dsa110_contimg.state.subbands import SubbandIndex
 
 STEPS = ("convert", "flag", "calibrate", "apply", "image", "measure")
 """What happens to a group, in order. The cells of ``templates/group.ipynb`` are these."""
@@ -294,7 +295,18 @@ class GroupRun:
         return report
 
     def _convert(self) -> MeasurementSet:
-        record = convert.convert(self.group, self.options.convert, self.products_dir / "ms", self._tell("convert"))
+        options, work = self.options.convert, self.settings.scratch_dir / "casa" / self.group_id
+        record = convert.convert(
+            self.group, options, self.products_dir / "ms", self._tell("convert"), self.settings.scratch_dir
+        )
+        found = validate.validate(
+            record,
+            self.group,
+            workdir=work,
+            casa_too=options.smoke_test,
+            measures_cache=self.settings.state_dir / "measures",
+        )
+        validate.require_valid(found, self.products_dir / "failed")
         self.products.record_measurement_set(record, run_label=self.run_label)
         return record
 
@@ -404,6 +416,25 @@ class GroupRun:
         }
 
 
+def convert_group(
+    group: SubbandGroup, settings: Settings, options: ConvertOptions, progress: Callable[[int, int], None] | None = None
+) -> StepResult:
+    """Convert, validate and register one group, and nothing else; what is done already is not done again.
+
+    Raises
+    ------
+    ContimgError
+        As `stages.convert.convert` and `stages.validate.require_valid` raise; nothing is registered then.
+    """
+
+    def tell(_: str, done: int, total: int) -> None:
+        if progress is not None:
+            progress(done, total)
+
+    run = GroupRun(group, settings, settings.options.model_copy(update={"convert": options}), progress=tell)
+    return run.step("convert")
+
+
 def read_photometry(record: Photometry) -> pd.DataFrame:
     """The table of a photometry record."""
     from astropy.table import Table
@@ -426,9 +457,11 @@ def register(
     EmptyInputError
         No subband files.
     """
-    found = groups.discover(directory)
+    database = open_database(settings.state_dir)
+    chunk = groups.Chunk(settings.chunk_duration)
+    found = groups.discover(directory, chunk=chunk, index=SubbandIndex(database))
     problems = list(found.problems)
-    queue = Queue(open_database(settings.state_dir))
+    queue = Queue(database)
     runs = []
     for group in found.groups:
         try:

@@ -90,13 +90,41 @@ class SubbandFile(_Json):
 
 
 @dataclass(frozen=True)
+class IndexedFile(_Json):
+    """What the header of a subband file said, or why the file cannot be used, as long as it stays as it is on disk.
+
+    Attributes
+    ----------
+    size_bytes, mtime_ns : of the file when it was read; with other values it must be read again.
+    reader : version of the code that read it.
+    subband : None if the file cannot be used; times, declination and counts then mean nothing.
+    mjd_first : centre of the first integration (MJD UTC).
+    layout : integrations, polarisations, baselines and declination, in words; the files of a group have the same.
+    problem : kind, sentence, found and expected of the error; empty if the file can be used.
+    """
+
+    path: Path
+    size_bytes: int
+    mtime_ns: int
+    reader: str
+    subband: int | None = None
+    mjd_first: float = float("nan")
+    pointing_dec_deg: float = float("nan")
+    n_integrations: int = 0
+    integration_s: float = float("nan")
+    layout: str = ""
+    problem: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class SubbandGroup(_Json):
-    """The files of one 309 s observation, ordered by subband."""
+    """The files of one observation (309 s unless it was recorded otherwise), ordered by subband."""
 
     group_id: str
     mjd_first: float
     pointing_dec_deg: float
     files: tuple[SubbandFile, ...]
+    n_integrations: int = telescope.N_INTEGRATIONS
 
     @property
     def missing(self) -> tuple[int, ...]:
@@ -107,7 +135,7 @@ class SubbandGroup(_Json):
     @property
     def mjd_mid(self) -> float:
         """Middle of the observation (MJD UTC)."""
-        return self.mjd_first + (telescope.N_INTEGRATIONS - 1) / 2 * telescope.INTEGRATION_S / 86400
+        return self.mjd_first + (self.n_integrations - 1) / 2 * telescope.INTEGRATION_S / 86400
 
 
 @dataclass(frozen=True)
@@ -133,6 +161,27 @@ class MeasurementSet(_Json):
     @property
     def mjd_mid(self) -> float:
         return (self.mjd_start + self.mjd_end) / 2
+
+
+@dataclass(frozen=True)
+class Validation(_Json):
+    """What was looked at in a product after writing.
+
+    Attributes
+    ----------
+    checks : (name, "ok" or "failed", what was found, what was expected) of each.
+    """
+
+    path: Path
+    checks: tuple[tuple[str, str, str, str], ...]
+
+    @property
+    def ok(self) -> bool:
+        return bool(self.checks) and not self.failed
+
+    @property
+    def failed(self) -> tuple[tuple[str, str, str, str], ...]:
+        return tuple(check for check in self.checks if check[1] != "ok")
 
 
 @dataclass(frozen=True)

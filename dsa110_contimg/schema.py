@@ -1,6 +1,8 @@
 """The views: what each Dataset holds, declared once. Names and units follow MSv4.
 
-`check` reports every fault of a Dataset at once.
+`check` reports every fault of a Dataset at once. Sign of the visibilities, whatever they were opened from:
+V = sum S exp(+2 pi i (u l + v m + w (n - 1)) f / c), with UVW = position(antenna 1) - position(antenna 2) and
+V_observed = G_1 conj(G_2) V, as in a Measurement Set.
 """
 
 from __future__ import annotations
@@ -46,7 +48,12 @@ VISIBILITIES = View(
         "MODEL": Variable(_VIS, "c", "Jy", "predicted visibilities", required=False),
         "FLAG": Variable(_VIS, "b", "", "True where the datum must not be used"),
         "WEIGHT": Variable(_VIS, "f", "", "proportional to 1 / variance"),
-        "UVW": Variable(("time", "baseline_id", "uvw_label"), "f", "m", "position(antenna 2) - position(antenna 1)"),
+        "UVW": Variable(
+            ("time", "baseline_id", "uvw_label"),
+            "f",
+            "m",
+            "position(antenna 1) - position(antenna 2)",
+        ),
     },
     coordinates={
         "time": Variable(("time",), "f", "d", "centre of the integration, MJD UTC"),
@@ -56,9 +63,15 @@ VISIBILITIES = View(
         "baseline_antenna2_name": Variable(("baseline_id",), "U", "", "station number as text"),
         "pointing_ra": Variable(("time",), "f", "rad", "beam centre, ICRS"),
         "pointing_dec": Variable(("time",), "f", "rad", "beam centre, ICRS"),
+        "phase_center_ra": Variable(("time",), "f", "rad", "where each integration has its own, ICRS", required=False),
+        "phase_center_dec": Variable(("time",), "f", "rad", "where each integration has its own, ICRS", required=False),
+        "antenna_name": Variable(("antenna_name",), "U", "", "station number as text", required=False),
+        "antenna_position": Variable(
+            ("antenna_name", "cartesian_pos_label"), "f", "m", "ITRF, from the centre of the earth", required=False
+        ),
     },
     attributes={
-        "phase_center_ra": "rad, ICRS; of a drift file, of the first integration",
+        "phase_center_ra": "rad, ICRS; of the first integration where each has its own",
         "phase_center_dec": "rad, ICRS",
         "integration_time": "s",
         "channel_width": "Hz, positive",

@@ -35,6 +35,11 @@ CONFIG_VARIABLE = "DSA110_CONFIG"
 CONFIG_NAME = "dsa110.toml"
 DATABASE_NAME = "contimg.sqlite3"
 OPERATOR_VARIABLES = {
+    "CONTIMG_INPUT_DIR": ("input_dir",),
+    "CONTIMG_OUTPUT_DIR": ("output_dir",),
+    "CONTIMG_SCRATCH_DIR": ("scratch_dir",),
+    "CONTIMG_STATE_DIR": ("state_dir",),
+    "CONTIMG_CHUNK_MINUTES": ("chunk_duration",),
     "DSA110_VALIDATION_DATA": ("validation_data",),
     "IMG_IMSIZE": ("options", "image", "n_pixels"),
     "IMG_ROBUST": ("options", "image", "robust"),
@@ -92,6 +97,11 @@ class Settings(BaseSettings):
         Path("contimg/state"), description="Directory of the state database; must be on a local disk."
     )
     reports_dir: Path = Field(Path("reports"), description="Directory of reports: notebooks and pages.")
+    chunk_duration: Annotated[float, Field(ge=0.5, le=60)] = Field(
+        5.0,
+        description="Length of a group as it was recorded (min): 5 stands for 24 integrations, 309.2 s, others in "
+        "proportion. Groups of another length are refused.",
+    )
     threads: Annotated[int, Field(ge=1)] = Field(
         default_factory=available_cores, description="Most threads that a step uses."
     )

@@ -10,7 +10,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from dsa110_contimg.io import ms
+from dsa110_contimg.options import ConvertOptions
 from dsa110_contimg.settings import load_settings
+from dsa110_contimg.state.database import open_database
+from dsa110_contimg.state.products import Products
 
 
 def dsa110(*words, cwd, **environment):
@@ -49,8 +53,13 @@ def earlier(tmp_path):
 def test_help_teaches(tmp_path):
     shown = dsa110("--help", cwd=tmp_path)
     assert shown.returncode == 0
-    for word in ("demo", "process", "images", "photometry", "caltables", "config", "simulate"):
+    for word in ("demo", "process", "images", "photometry", "caltables", "config", "simulate", "convert", "qa"):
         assert word in shown.stdout
+    shown = dsa110("convert", "groups", "--help", cwd=tmp_path).stdout
+    for option, field in ConvertOptions.model_fields.items():
+        assert (option if option != "smoke_test" else "validate").replace("_", "-") in shown
+        assert field.description.split()[0] in shown
+    assert "309.2 s" in shown and "--dry-run" in shown
 
 
 def test_an_empty_directory(tmp_path, earlier):
@@ -160,3 +169,116 @@ def test_own_source_list_from_files_to_lists_and_nothing_twice(night16, tmp_path
     again = dsa110("process", "raw", "--catalog", "mine.csv", cwd=tmp_path)
     assert again.returncode == 0 and again.stdout.count("nothing to do") == len(groups)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.fits")} == before
+
+
+# ---- convert ------------------------------------------------------------------------------------------------------
+
+
+def both(night, directory):
+    directory.mkdir()
+    for group in night.groups:
+        for file in group.files:
+            (directory / file.path.name).symlink_to(file.path)
+    return directory
+
+
+def test_convert_groups_converts_a_window_once(night16, tmp_path, earlier):
+    both(night16, tmp_path / "raw")
+    first, second = (group.group_id for group in night16.groups)
+    done = dsa110("convert", "groups", "raw", "--end", first, "--no-validate", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert first in done.stdout and second not in done.stdout and "sb09" in done.stdout
+    # all of them, in the order that operators are used to; those done already are said to be
+    done = dsa110("convert", "groups", "raw", "contimg/products", first, "2026-12-31", "--no-validate", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (line,) = (line for line in done.stdout.splitlines() if first in line)
+    assert "done already" in line
+    (line,) = (line for line in done.stdout.splitlines() if second in line)
+    assert "converted" in line
+    made = tmp_path / "contimg" / "products" / "ms"
+    assert {path.name for path in made.glob("*.ms")} == {f"{first}.ms", f"{second}.ms"}
+    rows = Products(open_database(tmp_path / "contimg" / "state")).list_measurement_sets()
+    assert [(row["group"], row["missing_subbands"]) for row in rows] == [(first, [9]), (second, [])]
+
+
+def test_convert_single_and_validate(night16, tmp_path, earlier):
+    """One group named by one of its files, written in another way than by default, then checked, then spoilt."""
+    raw = both(night16, tmp_path / "raw")
+    group = night16.groups[1]
+    options = ("--phase-center", "meridian", "--spectral-windows", 16, "--columns", "imaging", "--out", "made")
+    done = dsa110("convert", "single", raw / group.files[3].path.name, *options, "--no-validate", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    made = tmp_path / "made" / "ms" / f"{group.group_id}.ms"
+    with ms.opened(made) as table:
+        assert {"DATA", "MODEL_DATA", "CORRECTED_DATA"} <= set(table.colnames())
+    checked = dsa110("convert", "validate", made, "--raw", "raw", "--json", cwd=tmp_path)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    body = json.loads(checked.stdout)
+    assert body["ok"] and {check["result"] for check in body["checks"]} == {"ok"}
+    assert {"uvw", "visibilities", "msmetadata", "gaincal"} <= {check["check"] for check in body["checks"]}
+    with ms.opened(made, writable=True) as table:
+        table.putcol("UVW", table.getcol("UVW") + 0.01)
+    checked = dsa110("convert", "validate", made, "--no-casa", cwd=tmp_path)
+    assert checked.returncode == 1
+    assert "mm off" in checked.stdout and "below 1 mm" in checked.stdout and "failed" in checked.stdout
+
+
+def test_convert_says_what_cannot_be_used_and_converts_the_rest(night16, tmp_path, earlier):
+    raw = linked(night16.groups[0], tmp_path / "raw", keep=13)
+    bad, copy, elsewhere = (raw / night16.groups[0].files[k].path.name for k in (2, 4, 6))
+    whole = bad.resolve()
+    bad.unlink()
+    bad.write_bytes(whole.read_bytes()[:50_000])
+    later = copy.with_name(f"{copy.name[:17]}{int(copy.name[17:19]) + 9:02d}{copy.name[19:]}")
+    shutil.copy(copy.resolve(), later)
+    (raw / elsewhere.name.replace("2026", "2025")).write_bytes(b"of another year")
+    done = dsa110("convert", "groups", "raw", "--start", "2026-01-01", "--no-validate", cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = one_paragraph(done.stderr)
+    assert bad.name in line and "truncated" in line and "Expected:" in line
+    (note,) = (line for line in done.stderr.splitlines() if line.startswith("note"))
+    assert later.name in note and "the first file is used" in note
+    assert "converted" in done.stdout
+    # with one more absent there are too few
+    copy.unlink()
+    later.unlink()
+    done = dsa110("convert", "single", "raw/" + night16.groups[0].group_id, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "11 of 16" in one_paragraph(done.stderr)[-1] and "at least 12" in one_paragraph(done.stderr)[-1]
+
+
+def test_convert_refuses_what_it_is_not_told_right(night16, tmp_path, earlier):
+    both(night16, tmp_path / "raw")
+    done = dsa110("convert", "groups", "raw", "--chunk-duration", 10, cwd=tmp_path)
+    assert done.returncode == 1
+    lines = one_paragraph(done.stderr)
+    assert len(lines) == len(night16.groups)
+    assert all(
+        "24 integrations" in line and "48 integrations" in line and "recorded with 5 min" in line for line in lines
+    )
+    for words, says in (
+        (("--chunk-duration", 0), "chunk_duration = 0"),
+        (("--start", "yesterday"), "Not a time"),
+        (("--start", "2030-01-01"), "no subband files between"),
+    ):
+        done = dsa110("convert", "groups", "raw", *words, cwd=tmp_path)
+        assert done.returncode == 1
+        (line,) = one_paragraph(done.stderr)
+        assert says in line and "Expected:" in line
+    for words in (("--workers", 0), ("--writer", "best"), ("--spectral-windows", 4), ("out", "2026-01-26")):
+        done = dsa110("convert", "groups", "raw", *words, cwd=tmp_path)
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+
+
+def test_qa_draws_a_measurement_set_and_says_what_is_not_one(night16, tmp_path, earlier):
+    made = linked(night16.groups[1], tmp_path / "raw")
+    assert dsa110("convert", "single", made, "--no-validate", cwd=tmp_path).returncode == 0
+    path = tmp_path / "contimg" / "products" / "ms" / f"{night16.groups[1].group_id}.ms"
+    done = dsa110("qa", "fast-plots", path, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    page = Path(done.stdout.split("pages: ")[1].strip())
+    assert page.is_file() and page.is_relative_to(tmp_path / "reports" / "qa" / night16.groups[1].group_id)
+    done = dsa110("qa", "quicklooks", "nowhere.ms", "--out", "pages", cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = one_paragraph(done.stderr)
+    assert "nowhere.ms" in line

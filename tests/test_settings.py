@@ -19,7 +19,7 @@ from dsa110_contimg.settings import OPERATOR_VARIABLES, Settings, SettingsWarnin
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory and none of our variables."""
     for name in list(os.environ):
-        if name.startswith(("PIPELINE_", "IMG_", "DSA110_", "CAL_")):
+        if name.startswith(("PIPELINE_", "CONTIMG_", "IMG_", "DSA110_", "CAL_")):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -115,7 +115,7 @@ def test_every_value_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_operator_variable_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in OPERATOR_VARIABLES:
-        monkeypatch.setenv(variable, "1024" if variable != "IMG_ROBUST" else "1")
+        monkeypatch.setenv(variable, {"IMG_ROBUST": "1", "CONTIMG_CHUNK_MINUTES": "5"}.get(variable, "1024"))
     told = set(_origins(load_settings()).values())
     assert {f"environment {variable}" for variable in OPERATOR_VARIABLES} <= told
 

@@ -34,10 +34,16 @@ def make_directory(path: Path) -> Path:
 
 
 @contextmanager
-def beside(path: Path) -> Iterator[Path]:
+def beside(path: Path, staging: Path | None = None) -> Iterator[Path]:
     """A temporary name beside ``path``; on success it is fsynced and takes the name, on failure it is removed.
 
     Works for files and for directories (Measurement Sets, calibration tables), which are replaced whole.
+
+    Parameters
+    ----------
+    path : Path
+    staging : Path, optional
+        A directory to work in instead, in memory perhaps; what was made is copied beside ``path`` before it is renamed.
 
     Raises
     ------
@@ -46,11 +52,17 @@ def beside(path: Path) -> Iterator[Path]:
     """
     make_directory(path.parent)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    remove(partial)
+    work = partial if staging is None else staging / partial.name
+    for unfinished in {partial, work}:
+        remove(unfinished)
     try:
-        yield partial
-        if not partial.exists():
+        yield work
+        if not work.exists():
             return
+        if work != partial:
+            copy = shutil.copytree if work.is_dir() else shutil.copyfile
+            copy(work, partial)
+            remove(work)
         sync(partial)
         if path.is_dir():
             remove(path)
@@ -61,7 +73,22 @@ def beside(path: Path) -> Iterator[Path]:
             "The product cannot be written", path=path, found=error, expected="room and permission"
         ) from error
     finally:
-        remove(partial)
+        for unfinished in {partial, work}:
+            remove(unfinished)
+
+
+_SHARED_MEMORY = Path("/dev/shm")
+_MEMORY = Path("/proc/meminfo")
+
+
+def shared_memory(n_bytes: int) -> Path | None:
+    """The directory of shared memory (tmpfs), if it has room for so many bytes; None if not, or if there is none."""
+    if not (_SHARED_MEMORY.is_dir() and os.access(_SHARED_MEMORY, os.W_OK) and _MEMORY.is_file()):
+        return None
+    room = shutil.disk_usage(_SHARED_MEMORY).free
+    # a tmpfs may be larger than the memory it lives in
+    available = next(line for line in _MEMORY.read_text().splitlines() if line.startswith("MemAvailable"))
+    return _SHARED_MEMORY if min(room, int(available.split()[1]) * 1024) >= n_bytes else None
 
 
 def remove(path: Path) -> None:

@@ -1,74 +1,91 @@
-"""A new Measurement Set: all rows and metadata, ready to be filled by `io.ms.write_channels`."""
+"""A new Measurement Set: all metadata, then row by row as integrations come (`io.ms.write_rows` fills them).
+
+Rows are added one integration at a time: casacore writes zeros into every tile of rows that are closed unfilled, which
+costs as much as writing the data.
+"""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dsa110_contimg import telescope
-from dsa110_contimg.io.ms import CORRELATIONS, FLAG_VERSIONS, MJD_S, Layout, opened, tiled_column, tiled_manager
+from dsa110_contimg.io.ms import (
+    CORRELATIONS,
+    FLAG_VERSIONS,
+    MJD_S,
+    Layout,
+    ensure_column,
+    opened,
+    put_row_weights,
+    tiled_column,
+    tiles,
+)
 
 if TYPE_CHECKING:
     from casacore.tables import table
 
 
-def create(path: Path, layout: Layout) -> None:
-    """Make a Measurement Set with all rows and metadata; every channel must then be written with `write_channels`."""
+def create(path: Path, layout: Layout, data_columns: Sequence[str] = ("DATA",)) -> None:
+    """Make a Measurement Set with all metadata and no rows, which `add_time` adds.
+
+    Parameters
+    ----------
+    data_columns : those that are made; others than DATA hold zeros.
+    """
     from casacore import tables as ct
 
     if path.exists():
         shutil.rmtree(path)
-    shape = (layout.frequencies.size, len(layout.polarizations))
-    kinds = {"DATA": (0j, "complex"), "WEIGHT_SPECTRUM": (0.0, "float"), "FLAG": (False, "bool")}
-    kinds |= dict.fromkeys(FLAG_VERSIONS, (False, "bool"))
-    columns = [tiled_column(name, value, kind, shape) for name, (value, kind) in kinds.items()]
-    managers = {f"*{number}": tiled_manager(name, shape) for number, name in enumerate(kinds)}
+    kinds = dict.fromkeys(data_columns, (0j, "complex")) | dict.fromkeys(("FLAG", *FLAG_VERSIONS), (False, "bool"))
+    if layout.weight_spectrum:
+        kinds["WEIGHT_SPECTRUM"] = (0.0, "float")
+    columns = [tiled_column(name, value, kind, layout.cell) for name, (value, kind) in kinds.items()]
     description = ct.required_ms_desc()
     description.pop("FLAG", None)
     description.update(ct.maketabdesc(columns))
-    main = ct.default_ms(str(path), description, ct.makedminfo(description, managers))
-    try:
-        main.addrows(layout.n_rows)
-        _main_columns(main, layout)
-    finally:
-        main.close()
+    managers = ct.makedminfo(description, tiles(kinds, layout.cell, layout.antenna1.size))
+    ct.default_ms(str(path), description, managers).close()
     _subtables(path, layout)
 
 
-def _main_columns(main: table, layout: Layout) -> None:
-    n_times, n_baselines = layout.mjd.size, layout.antenna1.size
-    rows = layout.n_rows
-    seconds = np.repeat(layout.mjd * MJD_S, n_baselines)
-    for name in ("TIME", "TIME_CENTROID"):
-        main.putcol(name, seconds)
-    for name in ("INTERVAL", "EXPOSURE"):
-        main.putcol(name, np.full(rows, layout.integration_s))
-    main.putcol("ANTENNA1", np.tile(layout.antenna1, n_times).astype(np.int32))
-    main.putcol("ANTENNA2", np.tile(layout.antenna2, n_times).astype(np.int32))
-    main.putcol("UVW", layout.uvw.reshape(rows, 3))
-    main.putcol("SCAN_NUMBER", np.ones(rows, np.int32))
-    for name in (
-        "ARRAY_ID",
-        "DATA_DESC_ID",
-        "FEED1",
-        "FEED2",
-        "FIELD_ID",
-        "OBSERVATION_ID",
-        "PROCESSOR_ID",
-        "STATE_ID",
-    ):
-        main.putcol(name, np.zeros(rows, np.int32))
-    main.putcol("FLAG_ROW", np.zeros(rows, bool))
-    for name in ("WEIGHT", "SIGMA"):
-        main.putcol(name, np.ones((rows, len(layout.polarizations)), np.float32))
+def add_time(main: table, layout: Layout, time: int) -> int:
+    """Add the rows of one integration with everything but their data, and WEIGHT and SIGMA, which come with them.
+
+    Returns
+    -------
+    int
+        The first of the rows.
+    """
+    n_windows, n_baselines = layout.n_windows, layout.antenna1.size
+    start, rows = main.nrows(), n_windows * n_baselines
+    main.addrows(rows)
+    columns: dict[str, NDArray[Any]] = {
+        "ANTENNA1": np.tile(layout.antenna1, n_windows).astype(np.int32),
+        "ANTENNA2": np.tile(layout.antenna2, n_windows).astype(np.int32),
+        "UVW": np.tile(layout.uvw[time], (n_windows, 1)),
+        "SCAN_NUMBER": np.ones(rows, np.int32),
+        "DATA_DESC_ID": np.repeat(np.arange(n_windows, dtype=np.int32), n_baselines),
+        "FIELD_ID": np.full(rows, time if len(layout.centers) > 1 else 0, np.int32),
+        "FLAG_ROW": np.zeros(rows, bool),
+    }
+    columns |= dict.fromkeys(("TIME", "TIME_CENTROID"), np.full(rows, layout.mjd[time] * MJD_S))
+    columns |= dict.fromkeys(("INTERVAL", "EXPOSURE"), np.full(rows, layout.integration_s))
+    unused = ("ARRAY_ID", "FEED1", "FEED2", "OBSERVATION_ID", "PROCESSOR_ID", "STATE_ID")
+    columns |= dict.fromkeys(unused, np.zeros(rows, np.int32))
+    for name, values in columns.items():
+        main.putcol(name, values, start, rows)
+    return int(start)
 
 
 def _subtables(path: Path, layout: Layout) -> None:
     span = [layout.mjd[0] * MJD_S - layout.integration_s / 2, layout.mjd[-1] * MJD_S + layout.integration_s / 2]
-    one = np.zeros(1, np.int32)
+    one, windows = np.zeros(1, np.int32), np.arange(layout.n_windows, dtype=np.int32)
     kept = {"FLAG_ROW": np.zeros(1, bool)}
     tables: dict[str, dict[str, Any]] = {
         "ANTENNA": _antennas(layout),
@@ -80,7 +97,11 @@ def _subtables(path: Path, layout: Layout) -> None:
             "CORR_PRODUCT": np.array([[["XY".index(c) for c in p] for p in layout.polarizations]], np.int32),
             **kept,
         },
-        "DATA_DESCRIPTION": {"SPECTRAL_WINDOW_ID": one, "POLARIZATION_ID": one, **kept},
+        "DATA_DESCRIPTION": {
+            "SPECTRAL_WINDOW_ID": windows,
+            "POLARIZATION_ID": np.zeros_like(windows),
+            "FLAG_ROW": np.zeros(windows.size, bool),
+        },
         "OBSERVATION": {
             "TELESCOPE_NAME": [telescope.TELESCOPE_NAME],
             "TIME_RANGE": np.array([span]),
@@ -125,17 +146,20 @@ def _antennas(layout: Layout) -> dict[str, Any]:
 
 
 def _field(layout: Layout) -> dict[str, Any]:
-    direction = np.array([[[layout.ra, layout.dec]]])
+    """One field, or one for each integration."""
+    n = len(layout.centers)
+    direction = layout.centers.reshape(n, 1, 2)
+    names = [f"meridian_{layout.group_id}" + (f"_t{i}" if n > 1 else "") for i in range(n)]
     return {
-        "NAME": [f"meridian_{layout.group_id}"],
-        "CODE": [""],
-        "TIME": np.array([layout.mjd.mean() * MJD_S]),
-        "NUM_POLY": np.zeros(1, np.int32),
+        "NAME": names,
+        "CODE": [""] * n,
+        "TIME": (layout.mjd if n > 1 else np.array([layout.mjd.mean()])) * MJD_S,
+        "NUM_POLY": np.zeros(n, np.int32),
         "DELAY_DIR": direction,
         "PHASE_DIR": direction,
         "REFERENCE_DIR": direction,
-        "SOURCE_ID": np.zeros(1, np.int32),
-        "FLAG_ROW": np.zeros(1, bool),
+        "SOURCE_ID": np.zeros(n, np.int32),
+        "FLAG_ROW": np.zeros(n, bool),
     }
 
 
@@ -157,20 +181,21 @@ def _feeds(n: int, span: list[float]) -> dict[str, Any]:
 
 
 def _spectral_window(layout: Layout) -> dict[str, Any]:
-    n = layout.frequencies.size
-    widths = np.full((1, n), layout.channel_width)
+    n, count = layout.n_windows, layout.cell[0]
+    frequencies = layout.frequencies.reshape(n, count)
+    widths = np.full((n, count), layout.channel_width)
     return {
-        "NAME": ["L-band"],
-        "NUM_CHAN": np.array([n], np.int32),
-        "CHAN_FREQ": layout.frequencies[None],
+        "NAME": ["L-band"] if n == 1 else [f"sb{n - 1 - i:02d}" for i in range(n)],
+        "NUM_CHAN": np.full(n, count, np.int32),
+        "CHAN_FREQ": frequencies,
         "CHAN_WIDTH": widths,
         "EFFECTIVE_BW": widths,
         "RESOLUTION": widths,
-        "REF_FREQUENCY": layout.frequencies[:1],
-        "TOTAL_BANDWIDTH": np.array([n * layout.channel_width]),
-        "MEAS_FREQ_REF": np.array([5], np.int32),  # TOPO
-        "NET_SIDEBAND": np.ones(1, np.int32),
-        "FLAG_ROW": np.zeros(1, bool),
+        "REF_FREQUENCY": frequencies[:, 0],
+        "TOTAL_BANDWIDTH": np.full(n, count * layout.channel_width),
+        "MEAS_FREQ_REF": np.full(n, 5, np.int32),  # TOPO
+        "NET_SIDEBAND": np.ones(n, np.int32),
+        "FLAG_ROW": np.zeros(n, bool),
     }
 
 
@@ -190,3 +215,46 @@ def _pointing(layout: Layout, n_ant: int) -> dict[str, Any]:
         "TARGET": direction,
         "TRACKING": np.zeros(n, bool),
     }
+
+
+def complete(path: Path, layout: Layout, data_columns: Sequence[str]) -> None:
+    """Give a Measurement Set that another program wrote what ours have: pointings, kept flags, the columns asked for.
+
+    Its rows, antennas and windows stay as they were written.
+
+    Raises
+    ------
+    CorruptFileError
+        Not a Measurement Set.
+    """
+    from casacore import tables as ct
+
+    with opened(path, writable=True) as main:
+        cell, there = main.getcell("DATA", 0).shape, main.colnames()
+        for name in FLAG_VERSIONS:
+            if name not in there:
+                column = ct.maketabdesc([tiled_column(name, False, "bool", cell)])  # noqa: FBT003  # the value's kind
+                main.addcols(column, ct.makedminfo(column, tiles([name], cell, layout.antenna1.size)))
+        step = layout.antenna1.size
+        for start in range(0, main.nrows(), step):
+            _settle(main, start, min(step, main.nrows() - start))
+        if not layout.weight_spectrum and "WEIGHT_SPECTRUM" in there:
+            main.removecols("WEIGHT_SPECTRUM")
+    for name in data_columns:
+        ensure_column(path, name)
+    with opened(path / "ANTENNA") as sub:
+        n_antennas = sub.nrows()
+    with opened(path / "POINTING", writable=True) as sub:
+        sub.removerows(list(range(sub.nrows())))
+        columns = _pointing(layout, n_antennas)
+        sub.addrows(len(columns["TIME"]))
+        for name, values in columns.items():
+            sub.putcol(name, values)
+
+
+def _settle(main: table, start: int, count: int) -> None:
+    """Keep the flags, and make WEIGHT the mean weight of a channel: importuvfits makes it the sum."""
+    flags, weights = (np.asarray(main.getcol(name, start, count)) for name in ("FLAG", "WEIGHT_SPECTRUM"))
+    main.putcol(FLAG_VERSIONS[0], flags, start, count)
+    total, number = np.where(flags, 0.0, weights).sum(axis=1), (~flags).sum(axis=1)
+    put_row_weights(main, start, np.divide(total, number, out=np.zeros_like(total), where=number > 0))

@@ -1,92 +1,113 @@
-"""UVH5 subband files: check them, read them, open them (`io.groups` finds them).
+"""UVH5 subband files: check them and read them (`io.groups` finds them, `io.uvh5_views` opens them as Datasets).
 
 Each file is trusted only after its header has been checked against what the observatory's writer makes; a fault is an
-error that names the file, what was found and what was expected. Groups are made by the time *in* the files.
-
-Sign of the visibilities (pyuvdata's): V(ant1, ant2) = sum S exp(+2 pi i (w_source - w_phase) f / c), with w the
-component of position(ant2) - position(ant1). In a file the phase direction of every integration is hour angle 0 at
-the pointing declination.
+error that names the file, what was found and what was expected. Files of other telescopes, and files that were phased
+since they were recorded, are understood too, but not taken for what the pipeline begins with.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import dask.array as da
 import h5py
 import numpy as np
-import xarray as xr
 from astropy import units as u
 from astropy.coordinates import EarthLocation
 from numpy.typing import NDArray
 
-from dsa110_contimg import schema, telescope
-from dsa110_contimg.exceptions import (
-    CorruptFileError,
-    ForeignTelescopeError,
-    InputError,
+from dsa110_contimg import telescope
+from dsa110_contimg.exceptions import CorruptFileError, ForeignTelescopeError, InputError
+from dsa110_contimg.io.uvh5_checks import (
+    check_any,
+    check_fringestopping_table,
+    check_ours,
+    require_contiguous,
+    require_same,
 )
-from dsa110_contimg.records import SubbandFile, SubbandGroup
+from dsa110_contimg.io.uvh5_header import POLARIZATIONS, Header, meridian_uvw, subband_number
+from dsa110_contimg.io.uvh5_phase import phase_centres, zenith
+from dsa110_contimg.io.uvh5_storage import ARRAYS, as_complex, as_flags, check_storage, opened, read_selection
+from dsa110_contimg.records import SubbandFile
+
+__all__ = [
+    "NAME",
+    "Header",
+    "identify",
+    "meridian_uvw",
+    "opened",
+    "read_header",
+    "read_visibilities",
+    "record_of",
+    "require_contiguous",
+    "require_same",
+    "subband_number",
+]
 
 NAME = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)_sb(\d\d)\.hdf5$")
-_POLARIZATIONS = {-5: "XX", -6: "YY", -7: "XY", -8: "YX"}
-_UVW_TOLERANCE_M = 2e-3  # float32 of 2.6 km is good to 0.12 mm; a wrong frame is off by metres
+_MOST_ROWS = 10**9
 
 
 @dataclass(frozen=True)
-class Header:
-    """The checked header of one file.
-
-    Attributes
-    ----------
-    mjd : (time,) centres of the integrations (MJD UTC).
-    antenna1, antenna2 : (baseline,) index into the 117 slots, in the file's order, which is not sorted.
-    positions : (117, 3) ITRF (m), absolute.
-    frequencies : (frequency,) Hz, in the file's order (descending in the writer).
-    longitude_deg : of the meridian that hour angles refer to.
-    """
+class _Entries:
+    """A group of the header, read entry by entry; nothing is read before its size is known to be right."""
 
     path: Path
-    mjd: NDArray[np.float64]
-    antenna1: NDArray[np.int64]
-    antenna2: NDArray[np.int64]
-    positions: NDArray[np.float64]
-    names: tuple[str, ...]
-    diameters: NDArray[np.float64]
-    frequencies: NDArray[np.float64]
-    channel_width: float
-    integration_s: float
-    polarizations: tuple[str, ...]
-    pointing_dec: float
-    longitude_deg: float
+    group: h5py.Group
 
-    @property
-    def baselines(self) -> NDArray[np.float64]:
-        """(baseline, 3) position(antenna 2) - position(antenna 1), ITRF (m)."""
-        return self.positions[self.antenna2] - self.positions[self.antenna1]
+    def has(self, name: str) -> bool:
+        return name in self.group
+
+    def _find(self, name: str, kinds: str) -> h5py.Dataset:
+        found = self.group[name]
+        if not isinstance(found, h5py.Dataset) or found.shape is None or found.dtype.kind not in kinds:
+            kind = found.dtype if isinstance(found, h5py.Dataset) else type(found).__name__
+            raise CorruptFileError(f"Header/{name} is of the wrong kind", path=self.path, found=kind, expected=kinds)
+        return found
+
+    def array(self, name: str, *shapes: tuple[int, ...], kinds: str = "fiu", rows: int | None = None) -> NDArray[Any]:
+        """An array of one of these shapes; only its first ``rows`` if given."""
+        found = self._find(name, kinds)
+        if found.shape not in shapes:
+            raise CorruptFileError(
+                f"Header/{name} has the wrong shape", path=self.path, found=found.shape, expected=shapes
+            )
+        return np.asarray(found[:rows] if rows is not None else found[()])
+
+    def number(self, name: str) -> float:
+        """A number, alone or the only one of its array."""
+        found = self._find(name, "fiu")
+        if found.size != 1:
+            raise CorruptFileError(f"Header/{name} is not one number", path=self.path, found=found.shape)
+        value = float(np.ravel(found[()])[0])
+        if not np.isfinite(value):
+            raise CorruptFileError(f"Header/{name} is not a number", path=self.path, found=value)
+        return value
+
+    def count(self, name: str) -> int:
+        value = self.number(name)
+        if not (value == int(value) and 0 < value <= _MOST_ROWS):
+            raise CorruptFileError(f"Header/{name} is not a count", path=self.path, found=value, expected="1, 2, ...")
+        return int(value)
+
+    def text(self, name: str) -> str:
+        found = self._find(name, "SO")
+        value = found[()] if found.size == 1 else b""
+        value = np.ravel(value)[0] if isinstance(value, np.ndarray) else value
+        return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _text(value: Any) -> str:
-    value = value[()] if isinstance(value, h5py.Dataset) else value
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _open(path: Path) -> h5py.File:
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        size = f"{path.stat().st_size} bytes, {error}" if path.is_file() else "no such file"
-        raise CorruptFileError(
-            "The subband file cannot be opened; it is truncated or not HDF5", path=path, found=size, expected="UVH5"
-        ) from error
-
-
-def read_header(path: Path) -> Header:
+def read_header(path: Path, *, any_telescope: bool = False) -> Header:
     """Read and check everything of a file but its visibilities.
+
+    Parameters
+    ----------
+    path : Path
+    any_telescope : bool
+        Read files of other telescopes too; then only what holds for all of them is checked.
 
     Raises
     ------
@@ -95,136 +116,182 @@ def read_header(path: Path) -> Header:
     ForeignTelescopeError
         A file that is not of DSA-110.
     """
-    with _open(path) as file:
-        try:
-            return _header(path, file)
-        except KeyError as error:
-            raise CorruptFileError("The subband file lacks an entry", path=path, found=error.args[0]) from error
-        except (OSError, ValueError, RuntimeError) as error:
-            raise CorruptFileError("The header of the subband file cannot be read", path=path, found=error) from error
-
-
-def _header(path: Path, file: h5py.File) -> Header:
-    head = file["Header"]
-    name = _text(head["telescope_name"])
-    if name not in (telescope.HEADER_TELESCOPE_NAME, telescope.TELESCOPE_NAME):
-        raise ForeignTelescopeError(
-            "The file is of another telescope", path=path, found=name, expected=telescope.HEADER_TELESCOPE_NAME
-        )
-    n_times, n_blts = int(head["Ntimes"][()]), int(head["Nblts"][()])
-    times = np.asarray(head["time_array"][:], np.float64)
-    antenna1, antenna2 = (np.asarray(head[f"ant_{i}_array"][:], np.int64) for i in (1, 2))
-    n_baselines = n_blts // max(n_times, 1)
-    if not times.size == antenna1.size == antenna2.size == n_blts == n_baselines * n_times > 0:
+    try:
+        status = path.stat()
+    except OSError as error:
         raise CorruptFileError(
-            "The file is not a rectangle of times and baselines",
-            path=path,
-            found=f"{n_times} times, {n_blts} baseline-times, {times.size} time entries",
-            expected="Nblts = Ntimes x Nbls",
-        )
-    antenna1, antenna2 = _time_major(path, times, antenna1, antenna2, n_times)
-    location = EarthLocation.from_geodetic(
-        float(head["longitude"][()]) * u.deg, float(head["latitude"][()]) * u.deg, float(head["altitude"][()]) * u.m
-    )
-    reference = np.array([c.to_value(u.m) for c in (location.x, location.y, location.z)])
-    numbers = np.asarray(head["antenna_numbers"][:], np.int64)
-    if not np.array_equal(numbers, np.arange(numbers.size)):
-        raise CorruptFileError("Antenna numbers are not 0, 1, 2, ...", path=path, found=numbers[:5].tolist())
-    header = Header(
-        path=path,
-        mjd=times.reshape(n_times, n_baselines)[:, 0] - 2400000.5,
-        antenna1=antenna1,
-        antenna2=antenna2,
-        positions=reference + np.asarray(head["antenna_positions"][:], np.float64),
-        names=tuple(_text(n) for n in head["antenna_names"][:]),
-        diameters=np.asarray(head["antenna_diameters"][:], np.float64)
-        if "antenna_diameters" in head
-        else np.full(numbers.size, telescope.DISH_DIAMETER_M),
-        frequencies=np.asarray(head["freq_array"][:], np.float64).ravel(),
-        # the writer stores +244140.625, a real concatenation -244140.625
-        channel_width=abs(float(np.ravel(head["channel_width"][()])[0])),
-        integration_s=float(np.ravel(head["integration_time"][()])[0]),
-        polarizations=tuple(_POLARIZATIONS[int(p)] for p in head["polarization_array"][:]),
-        pointing_dec=float(np.ravel(head["extra_keywords"]["phase_center_dec"][()])[0]),
-        longitude_deg=float(head["longitude"][()]),
-    )
-    _check(header, file)
+            "The subband file cannot be opened", path=path, found=error.strerror, expected="UVH5"
+        ) from error
+    # a group is looked for and then opened: the second time a file is the same file, nothing is read again
+    return _read_header(path, any_telescope, (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+
+
+@lru_cache(maxsize=128)
+def _read_header(path: Path, any_telescope: bool, _state: tuple[int, ...]) -> Header:
+    with opened(path) as file:
+        entries = _Entries(path, _group(path, file, "Header"))
+        name = entries.text("telescope_name")
+        ours = name in (telescope.HEADER_TELESCOPE_NAME, telescope.TELESCOPE_NAME)
+        if not (ours or any_telescope):
+            raise ForeignTelescopeError(
+                "The file is of another telescope", path=path, found=name, expected=telescope.HEADER_TELESCOPE_NAME
+            )
+        header, uvw = _header(entries, name)
+        check_any(header)
+        if ours:
+            check_ours(header, entries.number("latitude"), entries.number("altitude"), uvw)
+            _check_keywords(header, entries)
+        _group(path, file, "Data")
+        check_storage(file, path, header.shape)
+    for array in (header.mjd, header.antenna1, header.antenna2, header.positions, header.frequencies):
+        array.setflags(write=False)
     return header
 
 
+def _group(path: Path, file: h5py.Group, name: str) -> h5py.Group:
+    found = file[name]
+    if not isinstance(found, h5py.Group):
+        raise CorruptFileError("The subband file lacks an entry", path=path, found=name, expected="a group")
+    return found
+
+
+def _header(entries: _Entries, name: str) -> tuple[Header, NDArray[np.floating]]:
+    """The header, and uvw of the file: of the first integration if as recorded, else of all."""
+    n_times, n_blts = entries.count("Ntimes"), entries.count("Nblts")
+    n_channels, n_baselines = entries.count("Nfreqs"), n_blts // n_times
+    if n_baselines * n_times != n_blts:
+        raise CorruptFileError(
+            "The file is not a rectangle of times and baselines",
+            path=entries.path,
+            found=f"{n_times} times, {n_blts} baseline-times",
+            expected="Nblts = Ntimes x Nbls",
+        )
+    mjd, antenna1, antenna2 = _time_major(entries, n_times, n_baselines)
+    numbers, names, diameters, positions, place = _antennas(entries)
+    width = np.abs(entries.array("channel_width", (), (1,), (n_channels,)))  # -244140.625 in a real concatenation
+    header = Header(
+        path=entries.path,
+        mjd=mjd,
+        antenna1=_index_of(entries.path, numbers, antenna1),
+        antenna2=_index_of(entries.path, numbers, antenna2),
+        positions=positions,
+        names=names,
+        diameters=diameters,
+        frequencies=entries.array("freq_array", (1, n_channels), (n_channels,)).astype(np.float64).ravel(),
+        channel_width=_one_value(entries.path, "channel_width", width),
+        integration_s=_one_value(
+            entries.path, "integration_time", entries.array("integration_time", (), (1,), (n_blts,))
+        ),
+        polarizations=_polarizations(entries),
+        pointing_dec=np.nan,
+        longitude_deg=entries.number("longitude"),
+        telescope_name=name,
+    )
+    centres = phase_centres(entries.path, entries.group, n_times, n_baselines)
+    if header.ours:
+        extra = _Entries(entries.path, _group(entries.path, entries.group, "extra_keywords"))
+        header = replace(header, pointing_dec=extra.number("phase_center_dec"))
+    elif centres is None:
+        centres = zenith(mjd, place)
+    # pyuvdata takes a file as recorded for one whose fringes were never stopped; whether they were, uvw_array says
+    if centres is None:
+        return header, entries.array("uvw_array", (n_blts, 3), kinds="f", rows=n_baselines)
+    uvw = entries.array("uvw_array", (n_blts, 3), kinds="f").astype(np.float64).reshape(n_times, n_baselines, 3)
+    return replace(header, uvw=uvw, centres=centres), uvw
+
+
+def _one_value(path: Path, name: str, values: NDArray[Any]) -> float:
+    values = np.ravel(values).astype(np.float64)
+    if not np.allclose(values, values[0], rtol=1e-6, atol=0.0):
+        raise CorruptFileError(f"Header/{name} is not the same throughout", path=path, found=np.unique(values)[:4])
+    return float(values[0])
+
+
+def _polarizations(entries: _Entries) -> tuple[str, ...]:
+    numbers = [int(p) for p in entries.array("polarization_array", (entries.count("Npols"),), kinds="iu")]
+    if unknown := [p for p in numbers if p not in POLARIZATIONS]:
+        raise CorruptFileError("Not a polarisation", path=entries.path, found=unknown, expected=sorted(POLARIZATIONS))
+    return tuple(POLARIZATIONS[p] for p in numbers)
+
+
+def _antennas(
+    entries: _Entries,
+) -> tuple[NDArray[np.int64], tuple[str, ...], NDArray[np.float64], NDArray[np.float64], EarthLocation]:
+    """Numbers, names, diameters (m) and positions (ITRF, m) of the antennas, and the place of the array."""
+    n = entries.count("Nants_telescope")
+    latitude, longitude, altitude = (entries.number(k) for k in ("latitude", "longitude", "altitude"))
+    if abs(latitude) > 90 or abs(longitude) > 360:
+        raise CorruptFileError("The array is not at a place", path=entries.path, found=(latitude, longitude))
+    place = _place(longitude, latitude, altitude)
+    reference = np.array([c.to_value(u.m) for c in (place.x, place.y, place.z)])
+    numbers = entries.array("antenna_numbers", (n,), kinds="iu").astype(np.int64)
+    names = tuple(_decoded(name) for name in entries.array("antenna_names", (n,), kinds="SO"))
+    positions = reference + entries.array("antenna_positions", (n, 3)).astype(np.float64)
+    diameters = np.full(n, telescope.DISH_DIAMETER_M)
+    if entries.has("antenna_diameters"):
+        diameters = entries.array("antenna_diameters", (n,)).astype(np.float64)
+    if len(set(numbers.tolist())) != n or len(set(names)) != n:
+        raise CorruptFileError("Two antennas have the same number or name", path=entries.path)
+    return numbers, names, diameters, positions, place
+
+
+@lru_cache(maxsize=8)  # the files of a group say the same
+def _place(longitude_deg: float, latitude_deg: float, altitude_m: float) -> EarthLocation:
+    return EarthLocation.from_geodetic(longitude_deg * u.deg, latitude_deg * u.deg, altitude_m * u.m)
+
+
+def _decoded(name: Any) -> str:
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def _index_of(path: Path, numbers: NDArray[np.int64], used: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where the antennas of the baselines stand in the table of antennas."""
+    order = np.argsort(numbers)
+    place = np.minimum(np.searchsorted(numbers[order], used), numbers.size - 1)
+    if absent := sorted(set(used[numbers[order][place] != used].tolist())):
+        raise CorruptFileError(
+            "An antenna index is outside the station table", path=path, found=absent[:3], expected="antenna_numbers"
+        )
+    return np.asarray(order[place], np.int64)
+
+
 def _time_major(
-    path: Path,
-    times: NDArray[np.float64],
-    antenna1: NDArray[np.int64],
-    antenna2: NDArray[np.int64],
-    n_times: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Antennas of each baseline, after checking that every integration lists the same ones in the same order."""
-    one, two, when = (a.reshape(n_times, -1) for a in (antenna1, antenna2, times))
+    entries: _Entries, n_times: int, n_baselines: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """MJD of each time and antennas of each baseline; every integration must list the same ones in the same order."""
+    n = n_times * n_baselines
+    when, one, two = (
+        entries.array(name, (n,), kinds=kinds).reshape(n_times, n_baselines)
+        for name, kinds in (("time_array", "f"), ("ant_1_array", "iu"), ("ant_2_array", "iu"))
+    )
     if (
         (one != one[0]).any()
         or (two != two[0]).any()
         or (when != when[:, :1]).any()
-        or (np.diff(when[:, 0]) <= 0).any()
+        or not (when[1:, 0] > when[:-1, 0]).all()
     ):
         raise CorruptFileError(
-            "Baselines or times are shuffled", path=path, expected="time-major order, the same baselines every time"
+            "Baselines or times are shuffled",
+            path=entries.path,
+            expected="time-major order, the same baselines every time",
         )
-    return one[0].copy(), two[0].copy()
+    return when[:, 0].astype(np.float64) - 2400000.5, one[0].astype(np.int64), two[0].astype(np.int64)
 
 
-def _check(header: Header, file: h5py.File) -> None:
-    shape = (header.mjd.size * header.antenna1.size, header.frequencies.size, len(header.polarizations))
-    for name in ("visdata", "flags", "nsamples"):
-        found = tuple(
-            n for i, n in enumerate(file["Data"][name].shape) if not (i == 1 and file["Data"][name].ndim == 4)
+def _check_keywords(header: Header, entries: _Entries) -> None:
+    """Check the declination and hour angle that are written down more than once."""
+    extra = _Entries(entries.path, entries.group["extra_keywords"])
+    if extra.has("fs_table"):
+        check_fringestopping_table(header, extra.text("fs_table"))
+    if header.centres is not None:
+        return
+    if extra.has("ha_phase_center") and abs(extra.number("ha_phase_center")) > 1e-9:
+        raise CorruptFileError(
+            "The fringes were stopped off the meridian",
+            path=header.path,
+            found=f"ha_phase_center {extra.number('ha_phase_center')}",
+            expected=0.0,
         )
-        if found != shape:
-            raise CorruptFileError(f"Data/{name} has the wrong shape", path=header.path, found=found, expected=shape)
-    wrong: list[tuple[str, object, object]] = []
-    steps = np.diff(header.frequencies)
-    if not np.allclose(np.abs(steps), header.channel_width, rtol=1e-6) or np.unique(np.sign(steps)).size > 1:
-        wrong.append(
-            ("Frequencies are not equally spaced by the channel width", steps[:3].tolist(), header.channel_width)
-        )
-    if not (header.frequencies.min() > 1.2e9 and header.frequencies.max() < 1.6e9):
-        wrong.append(("Frequencies are outside the band", header.frequencies[[0, -1]].tolist(), "1.31e9 to 1.50e9 Hz"))
-    if not -np.pi / 2 < header.pointing_dec < np.pi / 2:
-        wrong.append(("phase_center_dec is not an angle in radians", header.pointing_dec, "-1.57 to 1.57"))
-    if max(header.antenna1.max(), header.antenna2.max()) >= len(header.names) or header.antenna1.min() < 0:
-        wrong.append(("An antenna index is outside the station table", int(header.antenna2.max()), len(header.names)))
-    elif not wrong:
-        offset = float(np.abs(file["Header"]["uvw_array"][: header.antenna1.size] - meridian_uvw(header)).max())
-        if not offset <= _UVW_TOLERANCE_M:
-            wrong.append(("uvw_array is not that of hour angle 0 at the pointing", f"{offset:.4f} m off", "below 2 mm"))
-    if not 1.0 < header.integration_s < 60.0 or not np.isfinite(header.mjd).all():
-        wrong.append(("Times or integration time are not sane", header.integration_s, telescope.INTEGRATION_S))
-    for what, found_value, expected in wrong:
-        raise CorruptFileError(what, path=header.path, found=found_value, expected=expected)
-
-
-def meridian_uvw(header: Header) -> NDArray[np.float64]:
-    """(baseline, 3) uvw (m, double precision) at hour angle 0 and the apparent pointing declination."""
-    lon, dec = np.radians(header.longitude_deg), header.pointing_dec
-    u_axis = np.array([-np.sin(lon), np.cos(lon), 0.0])
-    v_axis = np.array([-np.sin(dec) * np.cos(lon), -np.sin(dec) * np.sin(lon), np.cos(dec)])
-    w_axis = np.array([np.cos(dec) * np.cos(lon), np.cos(dec) * np.sin(lon), np.sin(dec)])
-    return header.baselines @ np.stack([u_axis, v_axis, w_axis], axis=-1)
-
-
-def subband_number(frequencies_hz: NDArray[np.float64]) -> int:
-    """Which of the 16 subbands a set of channels is (0 is the highest).
-
-    Raises
-    ------
-    InputError
-        Channels that lie between two subbands.
-    """
-    channel = (telescope.TOP_FREQUENCY_HZ - float(frequencies_hz.max())) / telescope.CHANNEL_WIDTH_HZ
-    number = round(channel / telescope.N_CHANNELS_PER_SUBBAND)
-    if abs(channel - number * telescope.N_CHANNELS_PER_SUBBAND) > 0.5 or not 0 <= number < telescope.N_SUBBANDS:
-        raise InputError("Channels are not those of a subband", found=f"{frequencies_hz.max():.0f} Hz at the top")
-    return number
 
 
 def identify(path: Path) -> SubbandFile:
@@ -233,8 +300,18 @@ def identify(path: Path) -> SubbandFile:
 
 
 def record_of(header: Header) -> SubbandFile:
+    """The record of the file with this header.
+
+    Raises
+    ------
+    InputError, CorruptFileError
+        Its channels are not those of a subband, or not those that its name says.
+    """
     match = NAME.match(header.path.name)
-    number = subband_number(header.frequencies)
+    try:
+        number = subband_number(header.frequencies)
+    except InputError as error:
+        raise InputError(error.what, path=header.path, found=error.found, expected=error.expected) from error
     if match and int(match.group(2)) != number:
         raise CorruptFileError(
             "The file's name and its frequencies disagree",
@@ -248,149 +325,20 @@ def record_of(header: Header) -> SubbandFile:
 def read_visibilities(
     header: Header,
 ) -> tuple[NDArray[np.complex64], NDArray[np.bool_], NDArray[np.float32]]:
-    """Visibilities, flags and samples of one file, (row, channel, polarization), in the file's order.
+    """Visibilities, flags and samples of one file, (row, channel, polarization), in the file's order and sense.
+
+    Samples that are not a number, or negative, come as 0 and flagged.
 
     Raises
     ------
     CorruptFileError
-        The arrays cannot be read, which h5py finds only then.
+        The arrays cannot be read, which h5py finds only then, or pieces of them are missing.
     """
-
-    def column(file: h5py.File, name: str) -> NDArray[Any]:
-        values = file["Data"][name][:]
-        return np.asarray(values[:, 0] if values.ndim == 4 else values)
-
-    with _open(header.path) as file:
-        try:
-            return (
-                column(file, "visdata").astype(np.complex64, copy=False),
-                column(file, "flags").astype(bool, copy=False),
-                column(file, "nsamples").astype(np.float32, copy=False),
-            )
-        except OSError as error:
-            raise CorruptFileError("The visibilities cannot be read", path=header.path, found=error) from error
-
-
-@dataclass(frozen=True)
-class _Column:
-    """One dataset of one file, read on demand as (time, baseline, frequency ascending, polarization); picklable."""
-
-    path: Path
-    name: str
-    n_baselines: int
-    shape: tuple[int, int, int, int]
-    dtype: np.dtype[Any]
-    descending: bool
-
-    ndim = 4
-
-    def __getitem__(self, key: tuple[slice | int, ...]) -> NDArray[Any]:
-        times = np.arange(self.shape[0])[key[0]]
-        start, stop = int(np.min(times, initial=self.shape[0])), int(np.max(times, initial=-1)) + 1
-        if stop <= start:
-            start = stop = 0
-        with _open(self.path) as file:
-            rows = file["Data"][self.name][start * self.n_baselines : stop * self.n_baselines]
-        cube = rows.reshape(stop - start, self.n_baselines, self.shape[2], self.shape[3])
-        cube = cube[:, :, ::-1] if self.descending else cube
-        return np.asarray(
-            cube[(times - start, *key[1:])] if np.ndim(times) == 0 else cube[times - start][(slice(None), *key[1:])]
-        )
-
-
-def _lazy(header: Header, name: str, times_per_chunk: int) -> da.Array:
-    shape = (header.mjd.size, header.antenna1.size, header.frequencies.size, len(header.polarizations))
-    with _open(header.path) as file:
-        dtype = file["Data"][name].dtype
-    column = _Column(header.path, name, shape[1], shape, dtype, bool(header.frequencies[0] > header.frequencies[-1]))
-    return da.from_array(column, chunks=(times_per_chunk, -1, -1, -1), asarray=False, fancy=False)
-
-
-Meridian = Callable[[NDArray[np.float64], float], tuple[NDArray[np.float64], NDArray[np.float64]]]
-"""(MJD UTC, apparent declination in rad) -> ICRS right ascension and declination of hour angle 0 (rad)."""
-
-
-def open_group(group: SubbandGroup, meridian: Meridian, times_per_chunk: int = 8) -> xr.Dataset:
-    """The observation of a group as a lazy Visibilities Dataset, as recorded (raw, fringestopped at the meridian).
-
-    Frequencies ascend. Subbands without a file are absent from the frequency axis. ``UVW`` is that of the files: at
-    hour angle 0 and the pointing declination, the same for every time.
-
-    Parameters
-    ----------
-    group : SubbandGroup
-    meridian : callable
-        `science.coordinates.meridian_icrs`, which says where the telescope pointed.
-    times_per_chunk : int
-        Integrations in one dask chunk; a chunk holds one subband.
-
-    Raises
-    ------
-    CorruptFileError
-        A file is bad, or the files of the group disagree on times or antennas.
-    """
-    headers = [read_header(f.path) for f in sorted(group.files, key=lambda f: -f.subband)]
-    first = headers[0]
-    for other in headers[1:]:
-        require_same(first, other)
-    cubes = {
-        name: da.concatenate([_lazy(h, name, times_per_chunk) for h in headers], axis=2)
-        for name in ("visdata", "flags", "nsamples")
-    }
-    ra, dec = meridian(first.mjd, first.pointing_dec)
-    names = np.array(first.names)
-    dims = ("time", "baseline_id", "frequency", "polarization")
-    uvw = np.broadcast_to(meridian_uvw(first), (first.mjd.size, first.antenna1.size, 3))
-    dataset = xr.Dataset(
-        {
-            "VISIBILITY": (dims, cubes["visdata"]),
-            "FLAG": (dims, cubes["flags"]),
-            "WEIGHT": (dims, cubes["nsamples"]),
-            "UVW": (("time", "baseline_id", "uvw_label"), uvw),
-        },
-        coords={
-            "time": ("time", first.mjd, {"units": "d", "format": "mjd", "scale": "utc"}),
-            "frequency": ("frequency", np.concatenate([np.sort(h.frequencies) for h in headers]), {"units": "Hz"}),
-            "polarization": list(first.polarizations),
-            "uvw_label": ["u", "v", "w"],
-            "baseline_antenna1_name": ("baseline_id", names[first.antenna1]),
-            "baseline_antenna2_name": ("baseline_id", names[first.antenna2]),
-            "pointing_ra": ("time", ra, {"units": "rad", "frame": "icrs"}),
-            "pointing_dec": ("time", dec, {"units": "rad", "frame": "icrs"}),
-        },
-        attrs={
-            "phase_center_ra": float(ra[0]),
-            "phase_center_dec": float(dec[0]),
-            "integration_time": first.integration_s,
-            "channel_width": first.channel_width,
-            "telescope_name": telescope.TELESCOPE_NAME,
-            "group_id": group.group_id,
-            "missing_subbands": list(group.missing),
-        },
+    everything = tuple(np.arange(n) for n in header.shape)
+    raw, flags, samples = (read_selection(header, name, *everything) for name in ARRAYS)
+    bad = ~(np.isfinite(samples) & (samples >= 0))
+    return (
+        as_complex(raw),
+        as_flags(flags) | bad,
+        np.where(bad, 0, samples).astype(np.float32, copy=False),
     )
-    return schema.check(dataset, schema.VISIBILITIES)
-
-
-def require_same(first: Header, other: Header) -> None:
-    """Raise `CorruptFileError` unless two files of a group share times, baselines, polarisations and declination."""
-    for what, one, two in (
-        ("numbers of integrations", first.mjd.size, other.mjd.size),
-        ("numbers of baselines", first.antenna1.size, other.antenna1.size),
-        ("polarisations", first.polarizations, other.polarizations),
-        ("pointing declinations (rad)", round(first.pointing_dec, 6), round(other.pointing_dec, 6)),
-    ):
-        if one != two:
-            raise CorruptFileError(
-                f"Two subbands of a group have different {what}", path=other.path, found=two, expected=one
-            )
-    if (first.antenna1 != other.antenna1).any() or (first.antenna2 != other.antenna2).any():
-        raise CorruptFileError("Two subbands of a group have different baselines", path=other.path, expected=first.path)
-    lag = float(np.abs(first.mjd - other.mjd).max() * 86400)
-    # subbands are started within seconds of each other; half an integration would mix different sky
-    if lag > telescope.INTEGRATION_S / 2:
-        raise CorruptFileError(
-            "Two subbands of a group are not simultaneous",
-            path=other.path,
-            found=f"{lag:.1f} s apart",
-            expected=first.path,
-        )

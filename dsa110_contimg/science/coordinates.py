@@ -30,10 +30,16 @@ def meridian_icrs(mjd_utc: ArrayLike, apparent_dec_rad: float) -> tuple[NDArray[
     -------
     ra, dec : (time,) rad
     """
-    when = Time(np.atleast_1d(np.asarray(mjd_utc, np.float64)), format="mjd", scale="utc")
-    zero = np.zeros(when.shape)
-    frame = HADec(obstime=when, location=telescope.location())
-    here = SkyCoord(zero * u.rad, (zero + apparent_dec_rad) * u.rad, frame=frame).transform_to(ICRS())
+    when = np.atleast_1d(np.asarray(mjd_utc, np.float64))
+    return _icrs(np.zeros(when.shape), np.full(when.shape, apparent_dec_rad), when)
+
+
+def _icrs(
+    ha_rad: NDArray[np.float64], dec_rad: NDArray[np.float64], mjd_utc: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """ICRS right ascension and declination (rad) of apparent hour angles and declinations at so many times."""
+    frame = HADec(obstime=Time(mjd_utc, format="mjd", scale="utc"), location=telescope.location())
+    here = SkyCoord(ha_rad * u.rad, dec_rad * u.rad, frame=frame).transform_to(ICRS())
     return here.ra.rad, here.dec.rad
 
 
@@ -72,36 +78,57 @@ class UvwFrame:
 
     def uvw(self, baselines_m: NDArray[np.float64]) -> NDArray[np.float64]:
         """(time, baseline, 3) coordinates (m) of earth-fixed baseline vectors (baseline, 3)."""
-        return np.asarray(np.einsum("tij,bj->tbi", self.axes, baselines_m))
+        return np.asarray(baselines_m @ np.swapaxes(self.axes, -1, -2))
 
 
-_STEP_RAD = 1e-4
+_OFFSET_RAD = np.pi / 360.0
 
 
-def uvw_frame(ra_rad: float, dec_rad: float, mjd_utc: NDArray[np.float64]) -> UvwFrame:
-    """The uvw axes of an ICRS phase centre at each time (MJD UTC).
+def uvw_frame(ra_rad: ArrayLike, dec_rad: ArrayLike, mjd_utc: ArrayLike) -> UvwFrame:
+    """The uvw axes of an ICRS phase centre at each time.
 
-    w is the apparent direction of the phase centre; v points along the apparent image of the ICRS meridian through it
-    (found by displacing it 20 arcsec north and south), which holds the precession and aberration of the frame's
-    orientation to first order; u = v x w.
+    w is the apparent direction of the phase centre. v is apparent north there, turned by the angle between apparent
+    and ICRS north as pyuvdata defines it (`pyuvdata.utils.phasing.calc_frame_pos_angle`; decision 12): of two points
+    half a degree south and north of the *apparent* centre, the ICRS position angle of the second as seen from the
+    first. u = v x w. So u, v and w are those that pyuvdata writes, to 0.1 mm.
+
+    The angle grows towards the pole, and theirs is that of a point half a degree south: v is off ICRS north by the
+    angle's change, in 2026 at most 7e-6 rad at Dec 16.6 (0.034 arcsec at the half-power radius of 1.36 deg) and
+    5.4e-5 rad at Dec 54.6 (0.26 arcsec). The phase centre itself, and w, are not touched.
+
+    Parameters
+    ----------
+    ra_rad, dec_rad : array_like, scalar or shape (time,)
+        Phase centre (rad, ICRS), one for all times or one for each.
+    mjd_utc : array_like, shape (time,)
     """
     mjd = np.atleast_1d(np.asarray(mjd_utc, np.float64))
-    centre = earth_fixed(*apparent_hadec(ra_rad, dec_rad, mjd))
-    north = earth_fixed(*apparent_hadec(ra_rad, dec_rad + _STEP_RAD, mjd))
-    south = earth_fixed(*apparent_hadec(ra_rad, dec_rad - _STEP_RAD, mjd))
-    v = north - south
-    v -= np.sum(v * centre, axis=-1, keepdims=True) * centre
-    v /= np.linalg.norm(v, axis=-1, keepdims=True)
+    ha, dec = apparent_hadec(ra_rad, dec_rad, mjd)
+    centre, pole = earth_fixed(ha, dec), np.array([0.0, 0.0, 1.0])
+    east = np.cross(pole, centre)
+    east /= np.linalg.norm(east, axis=-1, keepdims=True)
+    north = np.cross(centre, east)
+    # as vectors, so that a point beyond the pole is one like any other
+    points = np.cos(_OFFSET_RAD) * centre + np.stack([[[-1.0]], [[1.0]]]) * np.sin(_OFFSET_RAD) * north
+    hour_angle = np.radians(telescope.LONGITUDE_DEG) - np.arctan2(points[..., 1], points[..., 0])
+    (ra_south, ra_north), (dec_south, dec_north) = _icrs(hour_angle, np.arcsin(points[..., 2]), mjd)
+    sine, cosine, _ = np.moveaxis(direction_cosines(ra_north, dec_north, ra_south, dec_south), -1, 0)
+    angle = np.arctan2(sine, cosine)[:, None]
+    v = np.cos(angle) * north - np.sin(angle) * east
     return UvwFrame(np.stack([np.cross(v, centre), v, centre], axis=1))
 
 
-def direction_cosines(ra_rad: ArrayLike, dec_rad: ArrayLike, ra0_rad: float, dec0_rad: float) -> NDArray[np.float64]:
+def direction_cosines(
+    ra_rad: ArrayLike, dec_rad: ArrayLike, ra0_rad: ArrayLike, dec0_rad: ArrayLike
+) -> NDArray[np.float64]:
     """(..., 3) direction cosines l (east), m (north), n of directions about a phase centre (all rad)."""
-    ra, dec = np.broadcast_arrays(np.asarray(ra_rad, np.float64), np.asarray(dec_rad, np.float64))
-    d_ra = ra - ra0_rad
+    ra, dec, ra0, dec0 = np.broadcast_arrays(
+        *(np.asarray(angle, np.float64) for angle in (ra_rad, dec_rad, ra0_rad, dec0_rad))
+    )
+    d_ra = ra - ra0
     l = np.cos(dec) * np.sin(d_ra)
-    m = np.sin(dec) * np.cos(dec0_rad) - np.cos(dec) * np.sin(dec0_rad) * np.cos(d_ra)
-    n = np.sin(dec) * np.sin(dec0_rad) + np.cos(dec) * np.cos(dec0_rad) * np.cos(d_ra)
+    m = np.sin(dec) * np.cos(dec0) - np.cos(dec) * np.sin(dec0) * np.cos(d_ra)
+    n = np.sin(dec) * np.sin(dec0) + np.cos(dec) * np.cos(dec0) * np.cos(d_ra)
     return np.stack([l, m, n], axis=-1)
 
 

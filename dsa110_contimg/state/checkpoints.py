@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -23,9 +24,10 @@ from dsa110_contimg.exceptions import CorruptFileError, StateError
 from dsa110_contimg.state.database import Database, upsert
 from dsa110_contimg.state.tables import checkpoints, file_fingerprints, now
 
-_BLOCK = 1 << 20
+_HASHERS = 2
+"""Files hashed at a time; hashing leaves the interpreter to others."""
 _ROOMS = ("science", "io", "stages")
-_NO_RESULTS = ("__init__.py", "cli.py", "opening.py", "reference.py", "settings.py")
+_NO_RESULTS = ("__init__.py", "accessor.py", "cli.py", "opening.py", "reference.py", "settings.py")
 """Top modules that decide what is run and how it is shown, never what comes out."""
 _FEW = 400
 """Paths asked for in one query; engines limit the number of parameters."""
@@ -150,23 +152,24 @@ class Checkpoints:
 
     def _hashes(self, files: list[Path]) -> dict[Path, str]:
         known = self._known(files)
-        hashes, fresh = {}, []
+        hashes: dict[Path, str] = {}
+        fresh: dict[Path, dict[str, Any]] = {}
         for file in files:
             try:
                 stat = file.stat()
-                seen = known.get(file)
-                if seen is not None and seen[:2] == (stat.st_size, stat.st_mtime_ns):
-                    hashes[file] = seen[2]
-                    continue
-                hashes[file] = _sha256(file)
             except OSError as error:
                 raise CorruptFileError("A file cannot be read", path=file, found=error.strerror) from error
-            fresh.append(
-                {"path": file, "size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": hashes[file]}
-            )
+            seen = known.get(file)
+            if seen is not None and seen[:2] == (stat.st_size, stat.st_mtime_ns):
+                hashes[file] = seen[2]
+            else:
+                fresh[file] = {"path": file, "size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+        with ThreadPoolExecutor(_HASHERS) as pool:
+            for file, digest in zip(fresh, pool.map(_sha256, fresh), strict=True):
+                hashes[file] = fresh[file]["sha256"] = digest
         if fresh:
             with self.database.write() as connection:
-                for values in fresh:
+                for values in fresh.values():
                     upsert(connection, file_fingerprints, values)
         return hashes
 
@@ -195,8 +198,8 @@ def product_paths(body: Any) -> Iterator[Path]:
 
 
 def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise CorruptFileError("A file cannot be read", path=file, found=error.strerror) from error

@@ -20,9 +20,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from dsa110_contimg import telescope
 from dsa110_contimg.exceptions import StateError
 from dsa110_contimg.records import SubbandFile, SubbandGroup
 from dsa110_contimg.state.database import Database
+from dsa110_contimg.state.subbands import store
 from dsa110_contimg.state.tables import QUEUE_STATES, ingest_queue, now, plain, subband_files
 
 
@@ -220,7 +222,9 @@ class Queue:
         with self.database.read() as connection:
             entry = _entry(connection, group_id)
             files = _files(connection, group_id)
-        return SubbandGroup(entry.group_id, entry.mjd_first, entry.pointing_dec_deg, files)
+            length = sa.select(sa.func.max(subband_files.c.n_integrations)).where(subband_files.c.group_id == group_id)
+            n_integrations = connection.execute(length).scalar() or telescope.N_INTEGRATIONS
+        return SubbandGroup(entry.group_id, entry.mjd_first, entry.pointing_dec_deg, files, n_integrations)
 
     def list_groups(self, states: Iterable[str] = QUEUE_STATES) -> list[dict[str, Any]]:
         """Rows of the queue, oldest first, each with the number of its files as ``n_files``."""
@@ -317,22 +321,22 @@ def _mtime_ns(path: Path) -> int | None:
 
 
 def _replace_files(connection: sa.Connection, group: SubbandGroup) -> None:
-    paths = [file.path for file in group.files]
-    stale = sa.or_(subband_files.c.group_id == group.group_id, subband_files.c.path.in_(paths))
-    connection.execute(sa.delete(subband_files).where(stale))
+    """Let the rows of a group's files name it, and no other rows; what the index knows of the files stays."""
+    leaves = sa.update(subband_files).where(subband_files.c.group_id == group.group_id).values(group_id=None)
+    connection.execute(leaves)
     if group.files:
-        connection.execute(
-            sa.insert(subband_files),
-            [
-                {
-                    "path": file.path,
-                    "group_id": group.group_id,
-                    "subband": file.subband,
-                    "mjd_first": file.mjd_first,
-                    "size_bytes": file.size_bytes,
-                    "mtime_ns": _mtime_ns(file.path),
-                    "registered_at": now(),
-                }
-                for file in group.files
-            ],
-        )
+        moment = now()
+        rows = [
+            {
+                "path": file.path,
+                "group_id": group.group_id,
+                "subband": file.subband,
+                "mjd_first": file.mjd_first,
+                "size_bytes": file.size_bytes,
+                "mtime_ns": _mtime_ns(file.path),
+                "n_integrations": group.n_integrations,
+                "registered_at": moment,
+            }
+            for file in group.files
+        ]
+        store(connection, rows)

@@ -78,25 +78,6 @@ def _parallel_hands(vis: xr.Dataset) -> xr.Dataset:
     return vis if all(keep) else vis.isel(polarization=np.flatnonzero(keep))
 
 
-def occupied(vis: xr.Dataset, channels: int = 48) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
-    """Which (time, baseline, block) hold at least one unflagged visibility.
-
-    Returns
-    -------
-    present : (time, baseline, block) bool
-    uv_m : (time, baseline, 2) m
-    frequency_hz : (block,)
-    """
-    vis = _parallel_hands(_cross(vis))
-    frequency = vis["frequency"].values
-    starts = np.arange(0, frequency.size, channels)
-    present = [
-        np.logical_or.reduceat(~vis["FLAG"].isel(time=part).values.all(axis=-1), starts, axis=2)
-        for part in time_slices(vis)
-    ]
-    return np.concatenate(present), vis["UVW"].values[..., :2], block_frequencies(frequency, channels)
-
-
 def block_averages(vis: xr.Dataset, channels: int = 16) -> Blocks:
     """Average every visibility of a Dataset over blocks of channels.
 

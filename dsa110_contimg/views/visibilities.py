@@ -2,87 +2,69 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from dsa110_contimg.views import style
-from dsa110_contimg.views.blocks import SPEED_OF_LIGHT, Blocks, block_averages, counts, occupied
-
-_PIXELS = 420
-_CORE_M = 500.0
+from dsa110_contimg.views.blocks import Blocks, block_averages, counts
+from dsa110_contimg.views.looking import caption, plain_log_ticks
+from dsa110_contimg.views.planes import uv_plane
 
 
 @style.styled
 def uv_coverage(vis: xr.Dataset) -> Figure:
     """Where the unflagged visibilities of a group lie in the uv plane.
 
-    Every baseline, integration and subband that holds data counts, with its Hermitian mirror image (-u, -v); nothing
-    is left out or drawn over. Left: the colour is the mean frequency of what falls on a pixel. Middle: the core,
-    coloured by the number of samples. Right: samples by projected length.
+    Every visibility counts, with its Hermitian mirror image (-u, -v); nothing is left out or drawn over. Left: the
+    colour is the mean frequency of what falls on a pixel. Middle: the core, coloured by the number of visibilities.
+    Right: visibilities by projected length.
 
     Parameters
     ----------
     vis : Visibilities view
         ``FLAG`` and ``UVW`` (m) are used; may be lazy.
     """
-    present, uv_m, frequency = occupied(vis)
-    scale = frequency / SPEED_OF_LIGHT / 1e3
-    u, v = ((uv_m[..., i, None] * scale)[present] for i in range(2))
-    megahertz = np.broadcast_to(frequency / 1e6, present.shape)[present]
-    figure = style.new_figure(11.0, 3.9)
+    plane = uv_plane(vis)
+    figure = style.new_figure(11.0, 4.1)
     whole, core, lengths = figure.subplots(1, 3, width_ratios=(1.16, 1.16, 1.0))
-    if u.size == 0:
+    if plane.number == 0:
         for axes in (whole, core, lengths):
             style.say_nothing_to_show(axes, "all data are flagged")
         return figure
-    limit = 1.04 * float(np.hypot(u, v).max())
-    band = (vis["frequency"].values.min() / 1e6, vis["frequency"].values.max() / 1e6)
-    _uv_panel(figure, whole, (u, v, megahertz), limit, band)
-    _uv_panel(figure, core, (u, v, None), min(limit, _CORE_M * float(scale.max())), None)
-    whole.set_title(f"All baselines ({_baselines(present)} with data)")
+    low, high = vis["frequency"].values.min() / 1e6, vis["frequency"].values.max() / 1e6
+    shown = _uv_panel(whole, plane.frequency / 1e6, (plane.limit, plane.unit), cmap=style.BAND_MAP, vmin=low, vmax=high)
+    figure.colorbar(shown, ax=whole, label="mean frequency (MHz)", shrink=0.85, pad=0.02)
+    count = np.where(plane.core > 0, plane.core, np.nan)
+    norm = LogNorm(1, max(2.0, plane.core.max()))
+    shown = _uv_panel(core, count, (plane.core_limit, plane.unit), cmap=style.DENSITY, norm=norm)
+    figure.colorbar(shown, ax=core, label="visibilities on a pixel", shrink=0.85, pad=0.02)
+    whole.set_title(f"All baselines ({plane.baselines} with data)")
     core.set_title("The core")
-    edges = np.geomspace(max(np.hypot(u, v).min(), 1e-3), limit, 60)
-    lengths.hist(np.hypot(u, v), bins=edges, color=style.SKY, edgecolor="white", linewidth=0.3)
-    lengths.set(xscale="log", xlabel=r"projected baseline (k$\lambda$)", ylabel="samples (subband, integration)")
+    edges = plane.columns.edges
+    lengths.stairs(plane.lengths, edges, color=style.SKY, fill=True)
+    lengths.set(xscale="log", xlabel=plane.columns.label, ylabel="visibilities", ylim=(0, None))
+    lengths.set_xlim(edges[0], edges[-1])
+    plain_log_ticks(lengths, most_decades=1.7)
     lengths.set_title("Lengths")
     lengths.grid(axis="y")
     lengths.set_box_aspect(1)
+    caption(figure, plane.caption, 170)
     return figure
 
 
-def _baselines(present: NDArray[np.bool_]) -> int:
-    return int(present.any(axis=(0, 2)).sum())
-
-
-def _uv_panel(
-    figure: Figure,
-    axes: Axes,
-    points: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None],
-    limit: float,
-    band: tuple[float, float] | None,
-) -> None:
-    """Samples and their mirror images binned on pixels; coloured by mean of the third array, or by count."""
-    u, v, third = points
-    edges = np.linspace(-limit, limit, _PIXELS // (1 if third is not None else 2) + 1)
-    both_u, both_v = np.concatenate([u, -u]), np.concatenate([v, -v])
-    count = counts(both_u, both_v, edges, edges)
-    if third is None:
-        shown = axes.pcolorfast(
-            edges, edges, np.where(count > 0, count, np.nan), cmap=style.DENSITY, norm=LogNorm(1, count.max())
-        )
-        label = "samples on a pixel"
-    else:
-        total = counts(both_u, both_v, edges, edges, weights=np.concatenate([third, third]))
-        mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
-        low, high = band or (None, None)
-        shown = axes.pcolorfast(edges, edges, mean, cmap=style.BAND_MAP, vmin=low, vmax=high)
-        label = "mean frequency (MHz)"
-    axes.set(xlabel=r"$u$ (k$\lambda$)", ylabel=r"$v$ (k$\lambda$)", aspect="equal", xlim=(limit, -limit))
-    figure.colorbar(shown, ax=axes, label=label, shrink=0.85, pad=0.02)
+def _uv_panel(axes: Axes, values: NDArray[np.float64], reach: tuple[float, str], **scale: Any) -> ScalarMappable:
+    """A square of the uv plane, u to the left as right ascension is."""
+    limit, unit = reach
+    edges = np.linspace(-limit, limit, len(values) + 1)
+    axes.set(xlabel=f"$u$ ({unit})", ylabel=f"$v$ ({unit})", aspect="equal", xlim=(limit, -limit))
+    return axes.pcolorfast(edges, edges, values, **scale)
 
 
 @style.styled

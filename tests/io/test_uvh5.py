@@ -1,7 +1,6 @@
 """Subband files: found, checked, grouped, opened; the bad ones named."""
 
-import csv
-import gzip
+import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -10,11 +9,10 @@ import h5py
 import numpy as np
 import pytest
 
-from dsa110_contimg import schema, telescope
+from dsa110_contimg import telescope
 from dsa110_contimg.exceptions import CorruptFileError, EmptyInputError, ForeignTelescopeError
 from dsa110_contimg.io import groups, uvh5
-from dsa110_contimg.records import SubbandFile
-from dsa110_contimg.science.coordinates import meridian_icrs
+from dsa110_contimg.io.uvh5_header import PhaseCentres
 from dsa110_contimg.settings import load_settings
 
 
@@ -91,7 +89,17 @@ def spoil(path, name, value):
         ("uvw_array", lambda w: w * np.nan, "uvw_array is not that of hour angle 0"),
         ("extra_keywords/phase_center_dec", 16.6, "radians"),
         ("ant_1_array", lambda a: a + 110, "outside the station table"),
-        ("polarization_array", lambda p: p - 90, "lacks an entry"),
+        ("polarization_array", lambda p: p - 90, "Not a polarisation"),
+        ("polarization_array", lambda p: p * 0 - 5, "polarisation is there twice"),
+        ("antenna_names", lambda n: np.roll(n, 1), "not the station numbers"),
+        ("antenna_positions", lambda p: p * np.nan, "An antenna has no position"),
+        ("latitude", 0.65, "not at its place"),
+        ("channel_width", 1e6, "Frequencies are not equally spaced"),
+        ("channel_width", np.nan, "not the same throughout"),
+        ("integration_time", lambda t: t * 2, "one integration apart"),
+        ("ant_2_array", lambda a: a * 0, "there twice"),
+        ("Nblts", -5, "not a count"),
+        ("extra_keywords/ha_phase_center", 0.1, "off the meridian"),
     ],
 )
 def test_a_header_that_contradicts_itself_is_refused(one, name, value, says):
@@ -119,43 +127,91 @@ def test_negative_channel_width_and_a_missing_window_axis_are_read(one):
     assert uvh5.read_visibilities(after)[0].ndim == 3
 
 
-def test_open_group_is_lazy_ascending_and_as_declared(night16):
-    vis = uvh5.open_group(night16.groups[0], meridian_icrs)
-    assert not schema.faults(vis, schema.VISIBILITIES)
-    assert vis["VISIBILITY"].chunks is not None
-    assert vis.sizes["frequency"] == 15 * 48
-    assert (np.diff(vis.frequency) > 0).all()
-    file = night16.groups[0].files[2]
-    with h5py.File(file.path) as raw:
-        truth = raw["Data/visdata"][5 * vis.sizes["baseline_id"] + 7, 0, 10]
-        frequency = raw["Header/freq_array"][0, 10]
-    here = vis.isel(time=5, baseline_id=7).sel(frequency=frequency)
-    assert (here["VISIBILITY"].to_numpy() == truth).all()
-    # slices of every kind reach the same numbers
-    assert (vis["VISIBILITY"][3:20:4, 7, ::-1, 1].to_numpy() == vis["VISIBILITY"].to_numpy()[3:20:4, 7, ::-1, 1]).all()
+def rename(path, table):
+    with h5py.File(path, "r+") as file:
+        extra = file["Header/extra_keywords"]
+        del extra["fs_table"]
+        if table is not None:
+            extra["fs_table"] = np.bytes_(table)
 
 
-def inventory():
-    """The observatory's inventory: one row a name, with how many subbands stand under it."""
-    path = load_settings().validation_data.parent / "tables" / "observed_groups.csv.gz"
-    if not path.is_file():
-        pytest.skip(f"the inventory is not at {path}")
-    with gzip.open(path, "rt") as stream:
-        return list(csv.DictReader(stream))
+@pytest.mark.parametrize(
+    "table", [None, "", "fringestopping_table_dec16.6deg_16ant.npz", "fringestopping_table_dec17deg.npz"]
+)
+def test_a_fringestopping_table_of_that_declination_is_accepted(one, table):
+    rename(one, table)
+    assert np.degrees(uvh5.read_header(one).pointing_dec) == pytest.approx(16.6)
 
 
-def test_the_real_inventory_merges_into_2431_groups():
-    rows = inventory()
-    files, last, number = [], -1.0, 0
-    for row in rows:
-        mjd = np.datetime64(row["timestamp"]).astype("datetime64[s]").astype(float) / 86400 + 40587.0
-        if (mjd - last) * 86400 > groups.GROUP_TOLERANCE_S:
-            number = 0  # the inventory counts subbands without naming them: number them through
-        last = mjd
-        for _ in range(int(row["n_subbands"])):
-            files.append((SubbandFile(Path(f"{row['timestamp']}_{number}"), number, mjd, 0), 0.0))
-            number += 1
-    found, problems = groups.group_files(files)
-    assert len(found) == 2431
-    assert sum(len(g.files) == 16 for g in found) == 2377
-    assert not problems
+@pytest.mark.parametrize(
+    "table", ["fringestopping_table_dec54.6deg_96ant.npz", "fringestopping_table_dec16.45deg_96ant.npz"]
+)
+def test_a_fringestopping_table_of_another_declination_is_refused_and_both_are_named(one, table):
+    rename(one, table)
+    with pytest.raises(
+        CorruptFileError, match=rf"Found: phase_center_dec 16\.6000 deg.*{table.replace('.', chr(92) + '.')}"
+    ):
+        uvh5.read_header(one)
+
+
+def test_an_array_of_which_pieces_were_never_written_is_refused(one):
+    """HDF5 itself reads zeros there."""
+    with h5py.File(one, "r+") as file:
+        data = file["Data/visdata"]
+        shape, chunks, half = data.shape, data.chunks, data[: data.chunks[0]]
+        del file["Data/visdata"]
+        new = file["Data"].create_dataset("visdata", shape, np.complex64, maxshape=(None, *shape[1:]), chunks=chunks)
+        new[: chunks[0]] = half
+        assert (new[chunks[0] :] == 0).all()
+    with pytest.raises(CorruptFileError, match="visdata lacks pieces"):
+        uvh5.read_header(one)
+
+
+def test_samples_that_are_no_numbers_come_flagged_and_without_weight(one):
+    with h5py.File(one, "r+") as file:
+        file["Data/nsamples"][3, 0, 4:6, 1] = [np.nan, -96.0]
+    _, flags, samples = uvh5.read_visibilities(uvh5.read_header(one))
+    assert np.argwhere(flags).tolist() == [[3, 4, 1], [3, 5, 1]]
+    assert (samples[flags] == 0).all() and (samples[~flags] == 96).all()
+
+
+def changed(header, **values):
+    return dataclasses.replace(header, path=Path("other_sb05.hdf5"), **values)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda h: {"mjd": h.mjd[:-1]}, "numbers of integrations"),
+        (lambda h: {"mjd": h.mjd + 7 / 86400}, "not simultaneous"),
+        (lambda _: {"polarizations": ("YY", "XX")}, "polarisations"),
+        (lambda h: {"pointing_dec": h.pointing_dec + 1e-5}, "declinations"),
+        (lambda h: {"antenna1": h.antenna1[::-1]}, "different baselines"),
+        (lambda h: {"positions": h.positions + np.arange(117)[:, None] * 1e-2}, "antenna positions"),
+        (lambda _: {"centres": PhaseCentres(np.zeros(24), np.zeros(24))}, "phased to different directions"),
+        (lambda h: {"integration_s": h.integration_s * 2}, "integration times"),
+    ],
+)
+def test_two_files_that_are_not_of_one_group_are_refused(one, change, says):
+    header = uvh5.read_header(one)
+    uvh5.require_same(header, changed(header, mjd=header.mjd + 5 / 86400))  # subbands start within seconds
+    with pytest.raises(CorruptFileError, match=says):
+        uvh5.require_same(header, changed(header, **change(header)))
+
+
+def test_frequencies_continue_or_miss_whole_subbands(one):
+    header = uvh5.read_header(one)
+    step = 48 * telescope.CHANNEL_WIDTH_HZ
+    below = [changed(header, frequencies=header.frequencies - n * step) for n in (3, 1)]
+    uvh5.require_contiguous([header, *below])
+    for wrong in (0.0, step / 2, step - telescope.CHANNEL_WIDTH_HZ, step + 3e3):
+        with pytest.raises(CorruptFileError, match="do not continue"):
+            uvh5.require_contiguous([header, changed(header, frequencies=header.frequencies - wrong)])
+
+
+def test_a_channel_off_its_place_is_not_of_a_subband():
+    frequencies = telescope.subband_frequencies(7)
+    assert uvh5.subband_number(frequencies) == uvh5.subband_number(frequencies[::-1]) == 7
+    for wrong in (frequencies + 3e3, frequencies[1:], frequencies + 6e6, frequencies - 1e9):
+        with pytest.raises(uvh5.InputError, match="not those of a subband"):
+            uvh5.subband_number(wrong)

@@ -46,6 +46,7 @@ def visibilities(
             "VISIBILITY": (dims, value.astype(np.complex64)),
             "MODEL": (dims, model),
             "FLAG": (dims, flag),
+            "WEIGHT": (dims, np.ones(shape, np.float32)),
             "UVW": (("time", "baseline_id", "uvw_label"), uvw.copy()),
         },
         coords={
@@ -54,6 +55,16 @@ def visibilities(
             "polarization": ["XX", "YY"],
             "baseline_antenna1_name": ("baseline_id", names[one]),
             "baseline_antenna2_name": ("baseline_id", names[two]),
+            "pointing_ra": ("time", np.full(n_times, np.radians(RA_DEG))),
+            "pointing_dec": ("time", np.full(n_times, np.radians(DEC_DEG))),
+        },
+        attrs={
+            "phase_center_ra": np.radians(RA_DEG),
+            "phase_center_dec": np.radians(DEC_DEG),
+            "integration_time": telescope.GROUP_S / n_times,
+            "channel_width": width,
+            "telescope_name": "DSA_110",
+            "group_id": "2026-01-25T04:48:00",
         },
     )
 

@@ -62,6 +62,10 @@ def figures(
     return {
         "uv_coverage": lambda: views.uv_coverage(raw),
         "amplitude_phase": lambda: views.amplitude_phase(raw, corrected),
+        "amplitude": lambda: views.amplitude(raw),
+        "amplitude of one integration": lambda: views.amplitude(raw.isel(time=[0]), "time"),
+        "phase": lambda: views.phase(corrected, "frequency"),
+        "flags": lambda: views.flags(corrected),
         "gain_solutions": lambda: views.gain_solutions(tables),
         "image_view": lambda: views.image_view(image, fluxes),
         "flux_ratio": lambda: views.flux_ratio(fluxes),
@@ -75,7 +79,8 @@ def figures(
 @pytest.mark.parametrize(
     "name",
     [
-        "uv_coverage", "amplitude_phase", "gain_solutions", "image_view", "flux_ratio", "position_offsets",
+        "uv_coverage", "amplitude_phase", "amplitude", "amplitude of one integration", "phase", "flags",
+        "gain_solutions", "image_view", "flux_ratio", "position_offsets",
         "light_curves", "noise_vs_time", "ratio_by_group",
     ],
 )  # fmt: skip
@@ -102,6 +107,33 @@ def test_nothing_measured_gives_empty_figures_that_say_so(fluxes: pd.DataFrame, 
 def test_the_uv_plane_is_hermitian(raw: xr.Dataset) -> None:
     shown = views.uv_coverage(raw).axes[1].images[0].get_array()
     np.testing.assert_array_equal(np.nan_to_num(shown), np.nan_to_num(shown[::-1, ::-1]))
+
+
+def test_a_waterfall_has_a_row_for_each_hand_and_says_what_a_pixel_is(raw: xr.Dataset) -> None:
+    antenna = str(raw["baseline_antenna1_name"].values[0])
+    figure = views.waterfall(raw, antenna=antenna)
+    figure.savefig(BytesIO(), dpi=40)
+    panels = [axes for axes in figure.axes if not hasattr(axes, "_colorbar")]
+    assert [axes.get_title(loc="left") for axes in panels[::2]] == [
+        f"Antenna {antenna} {h}: amplitude" for h in ("XX", "YY")
+    ]
+    assert [axes.get_ylabel() for axes in panels[::2]] == ["minutes", "minutes"]
+    assert [axes.get_xlabel() for axes in panels[2:]] == ["frequency (MHz)"] * 2
+    assert "7 baselines: mean of |V|" in figure.get_supxlabel().replace("\n", " ")
+
+
+def test_figures_of_all_visibilities_say_how_many_they_show(corrected: xr.Dataset) -> None:
+    cross = corrected["baseline_antenna1_name"] != corrected["baseline_antenna2_name"]
+    number = f"{int((~corrected['FLAG'].isel(baseline_id=cross.values)).sum()):,} unflagged visibilities"
+    for figure in (views.uv_coverage(corrected), views.amplitude(corrected), views.phase(corrected, "time")):
+        assert figure.get_supxlabel().startswith(number)
+
+
+@pytest.mark.parametrize("draw", [views.amplitude, views.phase, views.waterfall, views.flags])
+def test_a_figure_of_flagged_data_says_so(corrected: xr.Dataset, draw: Callable[[xr.Dataset], Figure]) -> None:
+    figure = draw(corrected.assign(FLAG=corrected["FLAG"] | True))
+    figure.savefig(BytesIO(), dpi=40)
+    assert "all data are flagged" in text_of(figure) or "100.00%" in figure.get_supxlabel()
 
 
 def test_the_amplitude_after_calibration_is_that_of_the_source(raw: xr.Dataset, corrected: xr.Dataset) -> None:

@@ -1,0 +1,155 @@
+"""``ds.dsa``: what an astronomer does with a Visibilities Dataset, within reach of it.
+
+Thin: each method calls one function of `science` or `views`, whose documentation holds.
+
+>>> vis = dc.open_group("2026-01-25T22:26:05")  # doctest: +SKIP
+>>> vis.dsa.plot.waterfall(antenna="25")  # doctest: +SKIP
+>>> vis.dsa.select(uvrange=(100, None)).dsa.stokes_i().dsa.plot.amplitude(backend="bokeh")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import xarray as xr
+
+from dsa110_contimg import views
+from dsa110_contimg.exceptions import ExternalToolError, InputError
+from dsa110_contimg.science import gains, phasing, reduction, selection, stokes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from dsa110_contimg.views.columns import Against
+    from dsa110_contimg.views.interactive import Interactive
+
+Backend = Literal["matplotlib", "bokeh"]
+_NEEDED = ("VISIBILITY", "FLAG", "UVW")
+
+
+class Plot:
+    """Figures of every unflagged visibility.
+
+    ``backend="matplotlib"`` gives a Figure for reports, ``"bokeh"`` one to zoom and point at in a notebook.
+    """
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        self._dataset = dataset
+
+    def uv(self, backend: Backend = "matplotlib") -> Figure | Interactive:
+        """uv coverage: `views.uv_coverage`."""
+        return self._draw(backend, "uv_coverage", "interactive_uv")
+
+    def amplitude(self, x: Against = "uvdist", backend: Backend = "matplotlib") -> Figure | Interactive:
+        """Amplitude against ``uvdist``, ``time`` or ``frequency``: `views.amplitude`."""
+        return self._draw(backend, "amplitude", "interactive_amplitude", x)
+
+    def phase(self, x: Against = "uvdist", backend: Backend = "matplotlib") -> Figure | Interactive:
+        """Phase against ``uvdist``, ``time`` or ``frequency``: `views.phase`."""
+        return self._draw(backend, "phase", "interactive_phase", x)
+
+    def waterfall(
+        self,
+        antenna: str | int | None = None,
+        baseline: str | tuple[str, str] | None = None,
+        backend: Backend = "matplotlib",
+    ) -> Figure | Interactive:
+        """Amplitude and phase against time and frequency, of an antenna, a baseline or all: `views.waterfall`."""
+        return self._draw(backend, "waterfall", "interactive_waterfall", antenna, baseline)
+
+    def flags(self) -> Figure:
+        """Flagged fractions by channel, antenna and time: `views.flags`."""
+        return views.flags(self._dataset, self._dataset.dsa.flags())
+
+    def _draw(self, backend: str, still: str, interactive: str, *arguments: Any) -> Any:
+        if backend not in ("matplotlib", "bokeh"):
+            raise InputError("There is no such backend", found=backend, expected="matplotlib or bokeh")
+        try:
+            draw = getattr(views, still if backend == "matplotlib" else interactive)
+        except ModuleNotFoundError as error:
+            raise ExternalToolError(
+                "What draws this figure is not installed",
+                found=f"no {error.name}",
+                expected="dsa110_contimg[pipeline] for matplotlib, dsa110_contimg[notebooks] for bokeh",
+            ) from error
+        return draw(self._dataset, *arguments)
+
+
+@xr.register_dataset_accessor("dsa")
+class Dsa:
+    """What can be done with a Visibilities Dataset; shows itself as the observation at a glance.
+
+    Raises
+    ------
+    InputError
+        By every method: the Dataset does not hold visibilities.
+    """
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        self._dataset = dataset
+        self._flags: xr.Dataset | None = None
+
+    @property
+    def _vis(self) -> xr.Dataset:
+        missing = [name for name in _NEEDED if name not in self._dataset]
+        if missing:
+            raise InputError("The Dataset does not hold visibilities", found=f"no {', '.join(missing)}")
+        return self._dataset
+
+    @property
+    def plot(self) -> Plot:
+        """Figures: ``uv``, ``amplitude``, ``phase``, ``waterfall``, ``flags``."""
+        return Plot(self._vis)
+
+    def flags(self) -> xr.Dataset:
+        """Flagged fractions by channel, antenna and time (`views.flag_fractions`); read once and kept."""
+        if self._flags is None:
+            self._flags = views.flag_fractions(self._vis)
+        return self._flags
+
+    def phase_to(self, direction: phasing.Direction) -> xr.Dataset:
+        """Turned to another phase centre: `science.phasing.phase_to`."""
+        return phasing.phase_to(self._vis, direction)
+
+    def select(
+        self,
+        *,
+        antenna: str | Sequence[str] | None = None,
+        baseline: selection.Pair | Sequence[selection.Pair] | None = None,
+        uvrange: selection.Range | None = None,
+        time: tuple[float | str | None, float | str | None] | None = None,
+        frequency: selection.Range | None = None,
+        autocorrelations: bool = True,
+    ) -> xr.Dataset:
+        """The part that meets all conditions: `science.selection.select`."""
+        return selection.select(
+            self._vis,
+            antenna=antenna,
+            baseline=baseline,
+            uvrange=uvrange,
+            time=time,
+            frequency=frequency,
+            autocorrelations=autocorrelations,
+        )
+
+    def average(self, channels: int = 1, integrations: int = 1) -> xr.Dataset:
+        """Averaged over neighbouring channels and integrations: `science.reduction.average`."""
+        return reduction.average(self._vis, channels, integrations)
+
+    def stokes_i(self) -> xr.Dataset:
+        """Stokes I of the parallel hands: `science.stokes.stokes_i`."""
+        return stokes.stokes_i(self._vis)
+
+    def apply_gains(self, *caltables: xr.Dataset) -> xr.Dataset:
+        """Divided by the gains of calibration tables: `science.gains.apply_gains`."""
+        return gains.apply_gains(self._vis, *caltables)
+
+    def __repr__(self) -> str:
+        if not all(name in self._dataset for name in _NEEDED):
+            return "<dsa: not a Visibilities Dataset>"
+        sizes = ", ".join(f"{name} {size}" for name, size in self._dataset["VISIBILITY"].sizes.items())
+        return f"<dsa: visibilities of {self._dataset.attrs.get('group_id', 'no group')}: {sizes}>"
+
+    def _repr_html_(self) -> str:
+        return views.glance(self._vis, self._flags)
