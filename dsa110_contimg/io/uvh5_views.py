@@ -162,6 +162,8 @@ class Column:
                 local = channels[here] - low
                 local = n - 1 - local if header.frequencies[0] > header.frequencies[-1] else local
                 values = self._sense(header, read_selection(header, self.name, rows, local, pols), rows, local)
+                if here.size == channels.size:
+                    return values.reshape(out.shape)
                 run = slice(here[0], here[-1] + 1)  # a slice is written ten times faster than the same as a list
                 where: Any = run if here[-1] - here[0] + 1 == here.size else here
                 out[:, :, where] = values.reshape(times.size, baselines.size, here.size, pols.size)
