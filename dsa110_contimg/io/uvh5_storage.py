@@ -22,7 +22,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from dsa110_contimg.exceptions import ContimgError, CorruptFileError
-from dsa110_contimg.io.chunks import Located, locate, read_rows
+from dsa110_contimg.io.chunks import Located, locate, read_plain, read_rows
 from dsa110_contimg.io.uvh5_header import Header
 
 _INDEX_NODE = 24 + 64 * 8 + 65 * 48
@@ -196,9 +196,30 @@ def read_selection(
             raise CorruptFileError(
                 "The file has changed since it was opened", path=header.path, found=located.shape, expected=header.shape
             )
+        if _is_run(rows) and _is_all(channels, located.shape[1]) and _is_all(pols, located.shape[2]):
+            whole = _read_run(header.path, located, int(rows[0]), int(rows[-1]) + 1)
+            if whole is not None:
+                return whole[:, :: 1 if channels[0] <= channels[-1] else -1, :: 1 if pols[0] <= pols[-1] else -1]
         return _read_chunks(header.path, located, rows, channels, pols)
     with opened(header.path) as file:
         return _read_by_h5py(file["Data"][name], header.shape, rows, channels, pols)
+
+
+def _read_run(path: Path, located: Located, start: int, stop: int) -> NDArray[Any] | None:
+    try:
+        with path.open("rb") as stream:
+            return read_plain(located, stream.fileno(), start, stop)
+    except OSError as error:
+        raise CorruptFileError("The visibilities cannot be read", path=path, found=error) from error
+
+
+def _is_run(rows: NDArray[np.int64]) -> bool:
+    return bool(rows.size and rows[-1] - rows[0] + 1 == rows.size and (np.diff(rows) == 1).all())
+
+
+def _is_all(index: NDArray[np.int64], size: int) -> bool:
+    """Whether it is every place, in order or in reverse."""
+    return index.size == size and bool((np.diff(index) == (1 if index[0] <= index[-1] else -1)).all())
 
 
 def _read_chunks(
