@@ -1,13 +1,15 @@
 """The worker: a directory of subband files becomes reports, group by group.
 
 Calibrators' groups come first, because the others need their solutions; then the oldest. Each group is executed as a
-notebook of its own, in a process of its own, several at a time: half of the work (CASA, files) uses one core. A group
+notebook of its own, in a process of its own, several at a time: half of the work (CASA, files) uses one core. Who has
+nothing to do while the calibrators are solved converts and flags the first of the others, which find that done. A group
 that fails leaves its report, naming the failed step, and the next one goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from pathlib import Path
 from dsa110_contimg.exceptions import ContimgError
 from dsa110_contimg.io import files
 from dsa110_contimg.options import PipelineOptions
-from dsa110_contimg.pipeline import GroupRun, register
+from dsa110_contimg.pipeline import STEPS, GroupRun, register
 from dsa110_contimg.reports import ReportProduct, ReportRow, run_template, template_path, write_index
 from dsa110_contimg.settings import Settings
 from dsa110_contimg.state.database import open_database
@@ -94,11 +96,7 @@ def process(
     runs, problems = register(directory, settings, options, catalog_path)
     queue = Queue(open_database(settings.state_dir))
     queue.release_abandoned()
-    outcomes: list[Outcome] = []
-    with ThreadPoolExecutor(workers) as pool:
-        for calibrators in (True, False):
-            batch = [run for run in runs if run.is_calibrator is calibrators]
-            outcomes += pool.map(lambda run: _group(run, queue, settings, tell), batch)
+    outcomes = _all(runs, queue, settings, tell, workers)
     products = Products(queue.database)
     nights = [night for night in sorted({o.group_id[:10] for o in outcomes}) if _is_stale(settings.reports_dir / night)]
     for night in nights:
@@ -109,6 +107,60 @@ def process(
     if nights or not index.is_file():
         index = write_index(settings.reports_dir, [ReportRow.from_database(row) for row in products.list_reports()])
     return Processed(tuple(sorted(outcomes, key=lambda o: o.group_id)), tuple(problems), index)
+
+
+_AFTER_CALIBRATION = f"step-{STEPS[STEPS.index('calibrate') + 1]}"
+"""The cell that begins when a group's tables are registered."""
+_AHEAD = 3
+"""Groups that each worker may convert before the calibrators are solved; each is 2 GB on disk."""
+
+
+def _all(runs: Sequence[GroupRun], queue: Queue, settings: Settings, tell: Tell | None, workers: int) -> list[Outcome]:
+    """Calibrators, then the others as soon as the calibrators' tables are there.
+
+    Work is taken in the order in which it is handed in, so nobody waits for the tables before all calibrators have
+    been begun.
+    """
+    calibrators = [run for run in runs if run.is_calibrator]
+    others = [run for run in runs if not run.is_calibrator]
+    solved = {run.group_id: threading.Event() for run in calibrators}
+
+    def calibrator(run: GroupRun) -> Outcome:
+        def watch(group: str, done: int, total: int, cell: str) -> None:
+            if cell == _AFTER_CALIBRATION:
+                solved[group].set()
+            if tell is not None:
+                tell(group, done, total, cell)
+
+        try:
+            return _group(run, queue, settings, watch)
+        finally:
+            solved[run.group_id].set()
+
+    def other(run: GroupRun) -> Outcome:
+        for event in solved.values():
+            event.wait()
+        return _group(run, queue, settings, tell)
+
+    with ThreadPoolExecutor(workers) as pool:
+        pending = [pool.submit(calibrator, run) for run in calibrators]
+        if calibrators and workers > 1:
+            for run in others[: _AHEAD * workers]:
+                pool.submit(_prepare, run)
+        pending += [pool.submit(other, run) for run in others]
+        return [future.result() for future in pending]
+
+
+def _prepare(run: GroupRun) -> None:
+    """Convert and flag a group ahead of its notebook, which takes both from their checkpoints.
+
+    What fails here fails there again, and is told there.
+    """
+    try:
+        run.step("convert")
+        run.step("flag")
+    except ContimgError:
+        return
 
 
 def _is_stale(night: Path) -> bool:
