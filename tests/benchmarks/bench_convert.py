@@ -22,6 +22,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import reporting
 
 SIMULATE = (sys.executable, "-m", "dsa110_contimg.cli", "simulate", "night", "--groups", "1", "--antennas", "96")
 NIGHT = ("--start", "2026-01-26T04:51:13", "--dec", "16.6", "--seed", "1")
@@ -230,39 +231,29 @@ def measure(raw):
         (made,) = (place / "ours").glob("*.ms")
         figures |= compare(made, place / "pyuvdata" / "pyuvdata.ms")
         figures |= dirty_difference(made, place / "pyuvdata" / "pyuvdata.ms", place)
-    drawn = max(value for name, value in figures.items() if name.startswith("plot_"))
-    bars = {
-        "faster_than_pyuvdata": (figures["faster_than_pyuvdata"], 2.0, figures["faster_than_pyuvdata"] >= 2.0),
-        "slowest_plot_seconds": (drawn, 3.0, drawn < 3.0),
-    }
-    for name, bar in (
-        ("ours_seconds", 10.0),
-        ("ours_peak_gb", 3.0),
-        ("data_difference", 1e-5),
-        ("uvw_difference_mm", 1.0),
-        ("dirty_image_difference", 1e-4),
-        ("open_group_seconds", 0.5),
-    ):
-        bars[name] = (figures[name], bar, figures[name] < bar)
-    keys = ("value", "bar", "holds")
-    return {"figures": figures, "bars": {name: dict(zip(keys, bar, strict=True)) for name, bar in bars.items()}}
+    figures["slowest_plot_seconds"] = max(value for name, value in figures.items() if name.startswith("plot_"))
+    return figures
 
+
+BELOW = (
+    ("ours_seconds", 10.0),
+    ("ours_peak_gb", 3.0),
+    ("data_difference", 1e-5),
+    ("uvw_difference_mm", 1.0),
+    ("dirty_image_difference", 1e-4),
+    ("open_group_seconds", 0.5),
+    ("slowest_plot_seconds", 3.0),
+)
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--raw", type=Path)
-    parser.add_argument("--child", choices=sorted(CHILDREN))
-    parser.add_argument("--place", type=Path)
+    parser = reporting.options(__doc__)
+    parser.add_argument("--raw", type=Path, help="a directory that holds one full-size group; else one is simulated")
+    parser.add_argument("--child", choices=sorted(CHILDREN), help=argparse.SUPPRESS)
+    parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         child(given.child, given.raw, given.place)
-        sys.exit()
-    result = measure(given.raw)
-    lines = [f"{name}: {value:.4g}" for name, value in result["figures"].items()]
-    lines += [
-        f"{name}: {bar['value']:.4g}, bar {bar['bar']:.4g}, holds: {bar['holds']}"
-        for name, bar in result["bars"].items()
-    ]
-    sys.stdout.write((json.dumps(result) if given.json else "\n".join(lines)) + "\n")
-    sys.exit(not all(bar["holds"] for bar in result["bars"].values()))
+    else:
+        found = measure(given.raw)
+        limits = reporting.bars(found, below=BELOW, at_least=(("faster_than_pyuvdata", 2.0),))
+        reporting.tell(found, limits, as_json=given.json)

@@ -3,8 +3,6 @@
 Run as ``python tests/benchmarks/bench_simulate.py [--json]``.
 """
 
-import argparse
-import json
 import os
 import resource
 import subprocess
@@ -12,6 +10,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import reporting
 
 COMMAND = (sys.executable, "-m", "dsa110_contimg.cli", "simulate", "night")
 NIGHT = ("--start", "2026-01-26T04:51:13", "--groups", "1", "--antennas", "96", "--dec", "16.6", "--seed", "1")
@@ -40,24 +40,11 @@ def measure():
         seconds = timed(lambda: subprocess.run(run, check=True, capture_output=True))
         made = sum(file.stat().st_size for file in (place / "night").glob("*.hdf5"))
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    figures = {"seconds": seconds, "peak_gb": peak, "bytes": made, "ratio_to_writing": seconds / floor}
-    bars = {
-        "seconds": {"value": seconds, "bar": 60.0, "holds": seconds < 60.0},
-        "peak_gb": {"value": peak, "bar": 4.0, "holds": peak < 4.0},
-        "bytes": {"value": made, "bar": BYTES, "holds": made == BYTES},
-    }
-    return {"figures": figures, "bars": bars}
+    return {"seconds": seconds, "peak_gb": peak, "bytes": made, "ratio_to_writing": seconds / floor}
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    as_json = parser.parse_args().json
-    result = measure()
-    lines = [f"{name}: {value:.4g}" for name, value in result["figures"].items()]
-    lines += [
-        f"{name}: {bar['value']:.4g}, bar {bar['bar']:.4g}, holds: {bar['holds']}"
-        for name, bar in result["bars"].items()
-    ]
-    sys.stdout.write((json.dumps(result) if as_json else "\n".join(lines)) + "\n")
-    sys.exit(not all(bar["holds"] for bar in result["bars"].values()))
+    given = reporting.options(__doc__).parse_args()
+    found = measure()
+    limits = reporting.bars(found, below=(("seconds", 60.0), ("peak_gb", 4.0)), exactly=(("bytes", BYTES),))
+    reporting.tell(found, limits, as_json=given.json)
