@@ -103,8 +103,8 @@ class Dsa:
         return Plot(self._vis)
 
     def flags(self) -> xr.Dataset:
-        """Flagged fractions by channel, antenna and time (`views.flag_fractions`); read once and kept."""
-        if self._flags is None:
+        """Flagged fractions by channel, antenna and time (`views.flag_fractions`); of lazy data read once and kept."""
+        if self._flags is None or self._vis.chunks.get("time") is None:
             self._flags = views.flag_fractions(self._vis)
         return self._flags
 
@@ -115,7 +115,7 @@ class Dsa:
     def select(
         self,
         *,
-        antenna: str | Sequence[str] | None = None,
+        antenna: str | int | Sequence[str | int] | None = None,
         baseline: selection.Pair | Sequence[selection.Pair] | None = None,
         uvrange: selection.Range | None = None,
         time: tuple[float | str | None, float | str | None] | None = None,
@@ -141,9 +141,9 @@ class Dsa:
         """Stokes I of the parallel hands: `science.stokes.stokes_i`."""
         return stokes.stokes_i(self._vis)
 
-    def apply_gains(self, *caltables: xr.Dataset) -> xr.Dataset:
+    def apply_gains(self, *caltables: xr.Dataset, scale_weights: bool = True) -> xr.Dataset:
         """Divided by the gains of calibration tables: `science.gains.apply_gains`."""
-        return gains.apply_gains(self._vis, *caltables)
+        return gains.apply_gains(self._vis, *caltables, scale_weights=scale_weights)
 
     def __repr__(self) -> str:
         if not all(name in self._dataset for name in _NEEDED):

@@ -7,7 +7,8 @@ make the one-paragraph message that a user sees: what is wrong, with which file,
 ContimgError
 ├── InputError                    something given to us is not what it must be
 │   ├── EmptyInputError           a directory without subband files
-│   ├── CorruptFileError          unreadable, truncated or inconsistent file
+│   ├── CorruptFileError        truncated or inconsistent file
+│   ├── UnreadableFileError     could not be looked at (permission, input and output); it may be good
 │   ├── ForeignTelescopeError     a good file of another telescope
 │   ├── IncompleteGroupError      too few subbands
 │   ├── CatalogError              a source list that cannot be used
@@ -84,6 +85,10 @@ class EmptyInputError(InputError):
 
 class CorruptFileError(InputError):
     """A file that is unreadable, truncated or contradicts itself."""
+
+
+class UnreadableFileError(InputError):
+    """A file that could not be looked at (permission, input and output); it may be good."""
 
 
 class ForeignTelescopeError(InputError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import warnings
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,6 @@ from dsa110_contimg.io.caltable import open_caltable
 from dsa110_contimg.records import CalTable, ImageProduct, MeasurementSet, Photometry, SubbandGroup
 from dsa110_contimg.science.coordinates import meridian_icrs
 from dsa110_contimg.settings import load_settings
-
-_TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d$")
 
 
 def open_group(where: str | Path | SubbandGroup) -> xr.Dataset:
@@ -107,17 +105,10 @@ def open_ms(
 
 
 def _find(path: Path) -> SubbandGroup:
-    if not path.is_dir() and _TIME.match(path.name):
-        directory = path.parent if str(path) != path.name else load_settings().input_dir
-        return groups.find_group(directory, path.name)
-    found = groups.discover(path)
-    if len(found.groups) != 1:
-        raise InputError(
-            "The directory does not hold exactly one group; name its time too",
-            path=path,
-            found=", ".join(g.group_id for g in found.groups) or "; ".join(str(p) for p in found.problems),
-            expected=f"{path}/YYYY-MM-DDTHH:MM:SS",
-        )
+    settings = load_settings()
+    found = groups.resolve(path, settings.input_dir, chunk=groups.Chunk(settings.chunk_duration))
+    for problem in found.problems:
+        warnings.warn(str(problem), groups.GroupWarning, stacklevel=3)
     return found.groups[0]
 
 

@@ -296,17 +296,20 @@ class GroupRun:
 
     def _convert(self) -> MeasurementSet:
         options, work = self.options.convert, self.settings.scratch_dir / "casa" / self.group_id
+
+        def check(made: Path) -> None:
+            found = validate.validate(
+                made,
+                self.group,
+                workdir=work,
+                casa_too=options.smoke_test,
+                measures_cache=self.settings.state_dir / "measures",
+            )
+            validate.require_valid(found, self.products_dir / "failed", f"{self.group_id}.ms")
+
         record = convert.convert(
-            self.group, options, self.products_dir / "ms", self._tell("convert"), self.settings.scratch_dir
+            self.group, options, self.products_dir / "ms", self._tell("convert"), self.settings.scratch_dir, check
         )
-        found = validate.validate(
-            record,
-            self.group,
-            workdir=work,
-            casa_too=options.smoke_test,
-            measures_cache=self.settings.state_dir / "measures",
-        )
-        validate.require_valid(found, self.products_dir / "failed")
         self.products.record_measurement_set(record, run_label=self.run_label)
         return record
 

@@ -1,11 +1,14 @@
 """What a user writes to open something, and what comes."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 import dsa110_contimg as dc
 from dsa110_contimg import schema
 from dsa110_contimg.exceptions import EmptyInputError, InputError
+from dsa110_contimg.io.groups import GroupWarning
 from dsa110_contimg.options import ConvertOptions
 from dsa110_contimg.stages.convert import convert
 
@@ -30,6 +33,16 @@ def test_a_directory_of_several_groups_names_them(night16):
     assert all(group.group_id in str(caught.value) for group in night16.groups)
     with pytest.raises(EmptyInputError):
         dc.open_group(night16.directory / "2020-01-01T00:00:00")
+
+
+def test_a_file_that_cannot_be_used_is_told_when_its_group_is_opened_by_its_directory(night16, tmp_path):
+    for file in night16.groups[1].files:
+        shutil.copy(file.path, tmp_path)
+    broken = tmp_path / night16.groups[1].files[2].path.name
+    broken.write_bytes(broken.read_bytes()[:5000])
+    with pytest.warns(GroupWarning, match=broken.name):
+        vis = dc.open_group(tmp_path)
+    assert vis.sizes["frequency"] == 15 * 48
 
 
 def test_a_file_is_the_part_of_the_group_that_it_holds(night16):

@@ -77,7 +77,7 @@ def single(
 
     found = find_one(group, settings)
     _show_problems(found)
-    if not _convert(found.groups, settings, options):
+    if not _convert(found.groups, settings, options) or found.losses:
         raise typer.Exit(1)
 
 
@@ -111,6 +111,8 @@ def groups(
     from dsa110_contimg.service.conversion import find_groups
 
     begin, last = (None if text is None else moment(text) for text in (start, end))
+    if begin is not None and last is not None and begin > last:
+        raise typer.BadParameter(f"--start {start} is after --end {end}")
     with bars() as shown:
         headers = _Bar(shown, "reading headers")
         found = find_groups(directory, settings, begin, last, headers.update)
@@ -137,12 +139,13 @@ def validate(
 ) -> None:
     """Check a Measurement Set and print what was found and expected. Exit code 1 if a check failed."""
     from dsa110_contimg.io.groups import look_up
+    from dsa110_contimg.io.ms import read_layout
     from dsa110_contimg.stages.validate import validate as run
 
     settings = read_settings(scratch_dir=scratch_dir, state_dir=state_dir)
     group = None
     if raw is not None:
-        found = look_up(raw, path.name.removesuffix(".ms"))
+        found = look_up(raw, read_layout(path, several=True).group_id)
         _show_problems(found)
         (group,) = found.groups
     checked = run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,10 +52,11 @@ def beside(path: Path, staging: Path | None = None) -> Iterator[Path]:
         The place cannot be written, or is full.
     """
     make_directory(path.parent)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    host = platform.node() or "localhost"
+    partial = path.with_name(f".{path.name}.{host}.{os.getpid()}.partial")
     work = partial if staging is None else staging / partial.name
-    for unfinished in {partial, work}:
-        remove(unfinished)
+    for folder in {partial.parent, work.parent}:
+        _remove_abandoned(folder, f".{path.name}.{host}.")
     try:
         yield work
         if not work.exists():
@@ -77,6 +79,25 @@ def beside(path: Path, staging: Path | None = None) -> Iterator[Path]:
             remove(unfinished)
 
 
+def _remove_abandoned(folder: Path, prefix: str) -> None:
+    """Remove what killed processes of this host left of a product, and what this process did."""
+    for left in folder.iterdir():
+        if left.name.startswith(prefix) and left.suffix == ".partial":
+            process = left.name.removeprefix(prefix).removesuffix(".partial")
+            if process.isdigit() and (int(process) == os.getpid() or not _is_alive(int(process))):
+                remove(left)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
 _SHARED_MEMORY = Path("/dev/shm")
 _MEMORY = Path("/proc/meminfo")
 
@@ -97,6 +118,21 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def require_room(place: Path, n_bytes: int) -> None:
+    """Raise `OutputError` unless a directory's file system has room for so many bytes.
+
+    Asked beforehand, because a casacore table that meets a full disk can end the process.
+    """
+    free = shutil.disk_usage(make_directory(place)).free
+    if free < n_bytes:
+        raise OutputError(
+            "There is no room for the product",
+            path=place,
+            found=f"{free / 2**20:.0f} MB free",
+            expected=f"{n_bytes / 2**20:.0f} MB",
+        )
 
 
 def sync(path: Path) -> None:

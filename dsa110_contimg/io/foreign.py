@@ -316,7 +316,7 @@ def _open(whole: Contents, column: str, field: int, window: Window, model: bool)
     if model:
         arrays["MODEL"] = read("MODEL_DATA", np.complex64(0))
     antennas = dataset.Antennas(whole.names, whole.positions, pairs // n, pairs % n)
-    return _dataset(whole, (field, window), antennas, (times, columns["INTERVAL"], order), (arrays, uvw))
+    return _dataset(whole, (field, window), antennas, (times, columns["INTERVAL"], order), (arrays, uvw), column)
 
 
 def _in_order(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -344,6 +344,7 @@ def _dataset(
     antennas: dataset.Antennas,
     along: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]],
     values: tuple[dict[str, da.Array], NDArray[np.float64]],
+    column: str,
 ) -> xr.Dataset:
     number, window = which
     seconds, intervals, order = along
@@ -363,7 +364,7 @@ def _dataset(
     origin = dataset.Origin(
         telescope_name=whole.telescope_name,
         group_id=whole.path.stem,
-        unit="Jy",
+        unit="arbitrary" if column == "DATA" else "Jy",
         fields=np.full(seconds.size, field.name),
         observer=whole.observer,
         project=whole.project,

@@ -256,7 +256,7 @@ def resolve(where: Path, input_dir: Path, *, chunk: Chunk = Chunk(), index: Inde
         raise InputError(
             "Not a group of subband files",
             path=where,
-            found="no such file or directory",
+            found="a file of another name" if where.exists() else "no such file or directory",
             expected="a directory, a time (YYYY-MM-DDTHH:MM:SS), a directory and a time, or a subband file",
         ) from error
     return look_up(directory, when.isoformat(), chunk=chunk, index=index)

@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from dsa110_contimg import exceptions
-from dsa110_contimg.exceptions import CorruptFileError, EmptyInputError, InputError
+from dsa110_contimg.exceptions import EmptyInputError, InputError, UnreadableFileError
 from dsa110_contimg.io import uvh5
 from dsa110_contimg.records import IndexedFile, SubbandFile
 
@@ -79,9 +79,14 @@ def inventory(
                 progress(count, len(waiting))
         if index is not None:
             # a link to nowhere has no state that could be compared the next time
-            index.remember([file for file in batch if file.mtime_ns])
+            index.remember([file for file in batch if file.mtime_ns and not _may_be_good(file)])
         found |= {file.path: file for file in batch}
     return [found[path] for path, _ in entries]
+
+
+def _may_be_good(file: IndexedFile) -> bool:
+    """Whether it could only not be looked at, which may pass without a trace in its state."""
+    return file.problem[:1] == (UnreadableFileError.__name__,)
 
 
 def examine(path: Path, status: os.stat_result | None = None) -> IndexedFile:
@@ -101,7 +106,7 @@ def examine(path: Path, status: os.stat_result | None = None) -> IndexedFile:
         problem = (type(error).__name__, error.what, *words)
         return IndexedFile(path, size, mtime, reader_version(), problem=problem)
     except OSError as error:  # it was moved away while it was read
-        problem = (CorruptFileError.__name__, "The subband file cannot be read", str(error.strerror), "a file")
+        problem = (UnreadableFileError.__name__, "The subband file cannot be read", str(error.strerror), "a file")
         return IndexedFile(path, size, mtime, reader_version(), problem=problem)
     return IndexedFile(
         path=path,

@@ -19,7 +19,7 @@ from dask.utils import SerializableLock
 from numpy.typing import NDArray
 
 from dsa110_contimg import telescope
-from dsa110_contimg.exceptions import CorruptFileError, InputError
+from dsa110_contimg.exceptions import CorruptFileError, InputError, OutputError
 from dsa110_contimg.io.dataset import Antennas, Axes, Origin, visibilities
 
 if TYPE_CHECKING:
@@ -105,7 +105,9 @@ def opened(path: Path, writable: bool = False) -> Iterator[table]:
     Raises
     ------
     CorruptFileError
-        Not a table.
+        Not a table, or not one that can be read to its end.
+    OutputError
+        It cannot be written.
     """
     from casacore.tables import table
 
@@ -115,6 +117,12 @@ def opened(path: Path, writable: bool = False) -> Iterator[table]:
         raise CorruptFileError("Not a readable CASA table", path=path, found=error, expected="a table") from error
     try:
         yield handle
+        if writable:
+            handle.flush()
+    except RuntimeError as error:  # what casacore raises of a full disk, or of a damaged column
+        if writable:
+            raise OutputError("The table cannot be written", path=path, found=error) from error
+        raise CorruptFileError("The table cannot be read", path=path, found=error) from error
     finally:
         handle.close()
 
@@ -188,14 +196,19 @@ def read_channels(
 
 def ensure_column(path: Path, name: str) -> None:
     """Add a complex data column of DATA's shape if it is not there."""
+    with opened(path, writable=True) as main:
+        add_column(main, name)
+
+
+def add_column(main: table, name: str) -> None:
+    """Add it to an open table. What is written before that is closed saves casacore the writing of zeros."""
     from casacore import tables as ct
 
-    with opened(path, writable=True) as main:
-        if name not in main.colnames():
-            cell = main.getcell("DATA", 0).shape
-            per_time = int((main.getcol("TIME", 0, min(main.nrows(), 2**16)) == main.getcell("TIME", 0)).sum())
-            column = ct.maketabdesc([tiled_column(name, 0j, "complex", cell)])
-            main.addcols(column, ct.makedminfo(column, tiles([name], cell, per_time)))
+    if name not in main.colnames():
+        cell = main.getcell("DATA", 0).shape
+        per_time = int((main.getcol("TIME", 0, min(main.nrows(), 2**16)) == main.getcell("TIME", 0)).sum())
+        column = ct.maketabdesc([tiled_column(name, 0j, "complex", cell)])
+        main.addcols(column, ct.makedminfo(column, tiles([name], cell, per_time)))
 
 
 def tiled_column(name: str, value: Any, kind: str, cell: tuple[int, int]) -> Any:

@@ -85,7 +85,7 @@ def add_time(main: table, layout: Layout, time: int) -> int:
 
 def _subtables(path: Path, layout: Layout) -> None:
     span = [layout.mjd[0] * MJD_S - layout.integration_s / 2, layout.mjd[-1] * MJD_S + layout.integration_s / 2]
-    one, windows = np.zeros(1, np.int32), np.arange(layout.n_windows, dtype=np.int32)
+    windows = np.arange(layout.n_windows, dtype=np.int32)
     kept = {"FLAG_ROW": np.zeros(1, bool)}
     tables: dict[str, dict[str, Any]] = {
         "ANTENNA": _antennas(layout),
@@ -115,20 +115,24 @@ def _subtables(path: Path, layout: Layout) -> None:
         "POINTING": _pointing(layout, len(layout.names)),
         "STATE": {"SIG": np.ones(1, bool), "REF": np.zeros(1, bool), "OBS_MODE": ["OBSERVE_TARGET#ON_SOURCE"], **kept},
         "PROCESSOR": {"TYPE": ["CORRELATOR"], "SUB_TYPE": ["DSA-110"], **kept},
-        "HISTORY": {
-            "TIME": np.array([span[0]]),
-            "MESSAGE": [layout.history],
-            "PRIORITY": ["INFO"],
-            "ORIGIN": ["dsa110_contimg"],
-            "APPLICATION": ["dsa110_contimg"],
-            "OBSERVATION_ID": one,
-        },
+        "HISTORY": _history(layout),
     }
     for name, columns in tables.items():
         with opened(path / name, writable=True) as sub:
             sub.addrows(len(next(iter(columns.values()))))
             for column, values in columns.items():
                 sub.putcol(column, values)
+
+
+def _history(layout: Layout) -> dict[str, Any]:
+    return {
+        "TIME": np.array([layout.mjd[0] * MJD_S - layout.integration_s / 2]),
+        "MESSAGE": [layout.history],
+        "PRIORITY": ["INFO"],
+        "ORIGIN": ["dsa110_contimg"],
+        "APPLICATION": ["dsa110_contimg"],
+        "OBSERVATION_ID": np.zeros(1, np.int32),
+    }
 
 
 def _antennas(layout: Layout) -> dict[str, Any]:
@@ -242,6 +246,14 @@ def complete(path: Path, layout: Layout, data_columns: Sequence[str]) -> None:
             main.removecols("WEIGHT_SPECTRUM")
     for name in data_columns:
         ensure_column(path, name)
+    with opened(path / "OBSERVATION", writable=True) as sub:
+        sub.putcol("PROJECT", [layout.group_id] * sub.nrows())
+    with opened(path / "FIELD", writable=True) as sub:
+        sub.putcol("NAME", _field(layout)["NAME"])
+    with opened(path / "HISTORY", writable=True) as sub:
+        sub.addrows(1)
+        for name, values in _history(layout).items():
+            sub.putcol(name, values, sub.nrows() - 1, 1)
     with opened(path / "ANTENNA") as sub:
         n_antennas = sub.nrows()
     with opened(path / "POINTING", writable=True) as sub:
@@ -253,8 +265,13 @@ def complete(path: Path, layout: Layout, data_columns: Sequence[str]) -> None:
 
 
 def _settle(main: table, start: int, count: int) -> None:
-    """Keep the flags, and make WEIGHT the mean weight of a channel: importuvfits makes it the sum."""
-    flags, weights = (np.asarray(main.getcol(name, start, count)) for name in ("FLAG", "WEIGHT_SPECTRUM"))
+    """Flag what is no number, keep the flags, and make WEIGHT the mean weight of a channel (CASA's is the sum)."""
+    data, flags, weights = (np.asarray(main.getcol(n, start, count)) for n in ("DATA", "FLAG", "WEIGHT_SPECTRUM"))
+    strange = ~np.isfinite(data)
+    if strange.any():
+        flags = flags | strange
+        main.putcol("DATA", np.where(strange, np.complex64(0), data), start, count)
+        main.putcol("FLAG", flags, start, count)
     main.putcol(FLAG_VERSIONS[0], flags, start, count)
     total, number = np.where(flags, 0.0, weights).sum(axis=1), (~flags).sum(axis=1)
     put_row_weights(main, start, np.divide(total, number, out=np.zeros_like(total), where=number > 0))

@@ -21,7 +21,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from dsa110_contimg.exceptions import ContimgError, CorruptFileError
+from dsa110_contimg.exceptions import ContimgError, CorruptFileError, UnreadableFileError
 from dsa110_contimg.io.chunks import Located, locate, read_plain, read_rows
 from dsa110_contimg.io.uvh5_header import Header
 
@@ -44,10 +44,15 @@ def opened(path: Path) -> Iterator[h5py.File]:
     try:
         file = h5py.File(path, "r")
     except (OSError, RuntimeError, ValueError) as error:
-        size = f"{path.stat().st_size} bytes, {error}" if path.is_file() else "no such file"
-        raise CorruptFileError(
-            "The subband file cannot be opened; it is truncated or not HDF5", path=path, found=size, expected="UVH5"
-        ) from error
+        if path.is_file() and not getattr(error, "errno", None):
+            raise CorruptFileError(
+                "The subband file cannot be opened; it is truncated or not HDF5",
+                path=path,
+                found=f"{path.stat().st_size} bytes, {error}",
+                expected="UVH5",
+            ) from error
+        found = "a directory" if path.is_dir() else error if path.exists() else "no such file"
+        raise UnreadableFileError("The subband file cannot be opened", path=path, found=found) from error
     try:
         with file:
             yield file
@@ -56,7 +61,8 @@ def opened(path: Path) -> Iterator[h5py.File]:
     except KeyError as error:
         raise CorruptFileError("The subband file lacks an entry", path=path, found=error.args[0]) from error
     except _DAMAGE as error:
-        raise CorruptFileError("The subband file cannot be read", path=path, found=error) from error
+        kind = UnreadableFileError if getattr(error, "errno", None) else CorruptFileError
+        raise kind("The subband file cannot be read", path=path, found=error) from error
 
 
 def check_storage(file: h5py.File, path: Path, shape: tuple[int, int, int]) -> None:

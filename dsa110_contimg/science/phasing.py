@@ -139,7 +139,10 @@ def radec(direction: Direction) -> tuple[float, float]:
             raise InputError("Not one direction", found=f"{direction.size} directions", expected="1")
         icrs = direction.icrs
         direction = (float(icrs.ra.rad), float(icrs.dec.rad))
-    ra, dec = (float(angle) for angle in direction)
+    try:
+        ra, dec = (float(angle) for angle in direction)
+    except (TypeError, ValueError) as error:
+        raise InputError("Not a direction", found=direction, expected="a SkyCoord, or two angles in rad") from error
     if not (np.isfinite(ra) and abs(dec) <= np.pi / 2):
         raise InputError(
             "Not a direction", found=f"({ra}, {dec})", expected="a SkyCoord, or right ascension and declination in rad"
@@ -208,7 +211,8 @@ def uvw(dataset: xr.Dataset, direction: Direction) -> xr.DataArray:
 def phase_to(dataset: xr.Dataset, direction: Direction) -> xr.Dataset:
     """Turn a Visibilities view to a phase centre.
 
-    V' = V exp(+2 pi i (w_old - w_new) f / c), with w_old from ``UVW`` and w_new from the antenna positions. VISIBILITY
+    V' = V exp(+2 pi i (w_old - w_new) f / c), with w_old from ``UVW`` (of averaged integrations, from the positions at
+    their mean time) and w_new from the antenna positions. VISIBILITY
     and, where there is one, MODEL are turned; flags, weights and pointings are carried. The correlator's own averaging
     was about the old centre and stays so: what it lost far from there does not come back.
 
@@ -231,8 +235,14 @@ def phase_to(dataset: xr.Dataset, direction: Direction) -> xr.Dataset:
         No antenna positions, or not a direction.
     """
     ra, dec = radec(direction)
-    new = uvw(dataset, (ra, dec))
-    delta = (dataset["UVW"] - new).isel(uvw_label=2, drop=True)
+    new, old = uvw(dataset, (ra, dec)), dataset["UVW"]
+    if dataset.attrs.get("averaged_integrations", 1) > 1:
+        # UVW is then a mean over what was not flagged, which no one time has: both centres are taken at one time
+        before = uvw(dataset, (dataset.attrs["phase_center_ra"], dataset.attrs["phase_center_dec"]))
+        delta = (before - new).isel(uvw_label=2, drop=True)
+        new = old - (before - new)
+    else:
+        delta = (old - new).isel(uvw_label=2, drop=True)
     # where data are not rectangular, a baseline that a time lacks has no UVW and is flagged
     delta = delta.where(delta.notnull(), 0.0)
     turned = {

@@ -317,6 +317,8 @@ def averaging_loss(dataset: xr.Dataset, channels: int, integrations: int, radius
     if integrations > 1 and _drifts(dataset):
         _require_bins(dataset, 1, integrations)
     native = (float(dataset.attrs["channel_width"]), float(dataset.attrs["integration_time"]))
+    if min(channels, integrations) < 1:
+        raise InputError("Not numbers to average", found=(channels, integrations), expected="1 or more of each")
     return _loss(dataset, (channels, integrations), native, radius_rad)
 
 

@@ -24,7 +24,7 @@ Pair: TypeAlias = str | tuple[str, str]
 def select(
     dataset: xr.Dataset,
     *,
-    antenna: str | Sequence[str] | None = None,
+    antenna: str | int | Sequence[str | int] | None = None,
     baseline: Pair | Sequence[Pair] | None = None,
     uvrange: Range | None = None,
     time: tuple[float | str | None, float | str | None] | None = None,
@@ -36,8 +36,8 @@ def select(
     Parameters
     ----------
     dataset : Visibilities view
-    antenna : str or list of str
-        Names (station numbers as text): baselines with any of them at either end.
+    antenna : str, int, or list of these
+        Names (station numbers): baselines with any of them at either end.
     baseline : str, pair, or list of these
         ``"1-5"`` or ``("1", "5")``, in either order.
     uvrange : (min, max)
@@ -66,7 +66,7 @@ def select(
     ends = [out[f"baseline_antenna{i}_name"].to_numpy().astype(str) for i in (1, 2)]
     keep = np.ones(ends[0].size, bool)
     if antenna is not None:
-        keep &= _with_antennas(ends, [antenna] if isinstance(antenna, str) else antenna)
+        keep &= _with_antennas(ends, [antenna] if isinstance(antenna, (str, int)) else antenna)
     if baseline is not None:
         keep &= _of_pairs(ends, _pairs(baseline))
     if not autocorrelations:
@@ -134,7 +134,7 @@ def _mjd(when: float | str | None) -> float | None:
         raise InputError("Not a time", found=when, expected="MJD, or ISO 8601 such as 2026-01-25T22:26:05") from error
 
 
-def _with_antennas(ends: list[NDArray[np.str_]], wanted: Sequence[str]) -> NDArray[np.bool_]:
+def _with_antennas(ends: list[NDArray[np.str_]], wanted: Sequence[str | int]) -> NDArray[np.bool_]:
     names = [str(name) for name in wanted]
     there = np.unique(np.concatenate(ends))
     unknown = [name for name in names if name not in there]

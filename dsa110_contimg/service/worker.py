@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,16 +137,19 @@ def _all(runs: Sequence[GroupRun], queue: Queue, settings: Settings, tell: Tell 
         finally:
             solved[run.group_id].set()
 
+    ahead: dict[str, Future[None]] = {}
+
     def other(run: GroupRun) -> Outcome:
         for event in solved.values():
             event.wait()
+        if run.group_id in ahead:  # handed in earlier, so it is being worked on or done
+            ahead[run.group_id].result()
         return _group(run, queue, settings, tell)
 
     with ThreadPoolExecutor(workers) as pool:
         pending = [pool.submit(calibrator, run) for run in calibrators]
         if calibrators and workers > 1:
-            for run in others[: _AHEAD * workers]:
-                pool.submit(_prepare, run)
+            ahead |= {run.group_id: pool.submit(_prepare, run) for run in others[: _AHEAD * workers]}
         pending += [pool.submit(other, run) for run in others]
         return [future.result() for future in pending]
 

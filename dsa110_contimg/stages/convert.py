@@ -32,6 +32,7 @@ def convert(
     out_dir: Path,
     progress: Progress | None = None,
     scratch_dir: Path | None = None,
+    check: Callable[[Path], None] | None = None,
 ) -> MeasurementSet:
     """Write the Measurement Set of a group.
 
@@ -48,6 +49,8 @@ def convert(
         Called with the number of integrations done, of how many.
     scratch_dir : Path, optional
         For staging and for the UVFITS file of the casa writer; ``out_dir`` if not given.
+    check : callable, optional
+        Called with the Measurement Set under its temporary name. If it raises, an earlier one of the name stays.
 
     Raises
     ------
@@ -68,14 +71,19 @@ def convert(
     layout, plan = _plan(group, headers[0], options)
     path = out_dir / f"{group.group_id}.ms"
     scratch = scratch_dir or out_dir
-    stage = _staging(options, layout, scratch)
+    need = _size(options, layout)
+    stage = _staging(options, need, scratch)
+    for place in {out_dir, out_dir if stage is None else stage}:
+        files.require_room(place, need)
     with files.beside(path, stage) as partial:
-        if options.writer in ("auto", "direct"):
+        if _writer(options) == "direct":
             _write_direct(partial, (group, headers), layout, plan, options, progress)
         else:
             inputs = uvdata.Inputs(group, layout, telescope.subband_frequencies)
-            uvdata.WRITERS[options.writer](partial, inputs, files.make_directory(scratch))
+            uvdata.WRITERS[_writer(options)](partial, inputs, files.make_directory(scratch))
             ms_create.complete(partial, layout, _data_columns(options))
+        if check is not None:
+            check(partial)
     half = layout.integration_s / 2 / 86400
     return MeasurementSet(
         path=path,
@@ -89,16 +97,24 @@ def convert(
     )
 
 
+def _writer(options: ConvertOptions) -> str:
+    return "direct" if options.writer == "auto" else options.writer
+
+
 def _data_columns(options: ConvertOptions) -> tuple[str, ...]:
     return ("DATA", "MODEL_DATA", "CORRECTED_DATA") if options.columns == "imaging" else ("DATA",)
 
 
-def _staging(options: ConvertOptions, layout: ms.Layout, scratch: Path) -> Path | None:
+def _size(options: ConvertOptions, layout: ms.Layout) -> int:
+    """Bytes on disk: the cubes, flags in bits, and a little for each row."""
+    values = layout.n_rows * layout.cell[0] * layout.cell[1]
+    return values * (8 * len(_data_columns(options)) + 4 * layout.weight_spectrum + 1) + 300 * layout.n_rows
+
+
+def _staging(options: ConvertOptions, need: int, scratch: Path) -> Path | None:
     """Where to write first: shared memory if it fits there twice, else scratch; None is beside the final place."""
     if options.staging == "beside":
         return None
-    values = layout.n_rows * layout.cell[0] * layout.cell[1]
-    need = values * (8 * len(_data_columns(options)) + 4 * layout.weight_spectrum + 1)
     return files.shared_memory(2 * need) or files.make_directory(scratch)
 
 
@@ -150,7 +166,7 @@ def _plan(group: SubbandGroup, header: uvh5.Header, options: ConvertOptions) -> 
         pointing_ra=pointing_ra,
         pointing_dec=pointing_dec,
         group_id=group.group_id,
-        history=f"{options.writer} writer, from {len(group.files)} UVH5 files of {group.group_id}; "
+        history=f"{_writer(options)} writer, from {len(group.files)} UVH5 files of {group.group_id}; "
         f"missing subbands {list(group.missing)}",
         n_windows=options.spectral_windows,
         weight_spectrum=options.weight_spectrum,
@@ -213,8 +229,8 @@ def _write_direct(
     ms_create.create(path, layout, _data_columns(options))
     with ExitStack() as stack:
         main = stack.enter_context(ms.opened(path, writable=True))
-        pool = stack.enter_context(ThreadPoolExecutor(options.workers))
         readers = [stack.enter_context(SubbandReader(f.path)) for f in group.files]
+        pool = stack.enter_context(ThreadPoolExecutor(options.workers))  # last: its threads end before files close
         positions = [telescope.N_SUBBANDS - 1 - f.subband for f in group.files]
         jobs = list(zip(readers, headers, positions, strict=True))
         blocks = (_block(layout), _block(layout))

@@ -7,6 +7,8 @@ solves a gain on one integration. All checks are made and reported, not only the
 
 from __future__ import annotations
 
+import itertools
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,7 +31,7 @@ POSITION_TOLERANCE_M = 1e-2
 CENTER_TOLERANCE_ARCSEC = 0.01
 DATA_TOLERANCE = 1e-5
 _COLUMNS = ("DATA", "FLAG", "UVW", "TIME", "ANTENNA1", "ANTENNA2", "WEIGHT", "SIGMA", "FIELD_ID", "DATA_DESC_ID")
-_SAMPLED_BASELINES = 7
+_SAMPLED_BASELINES = 6
 _SPEED_OF_LIGHT = 299_792_458.0
 
 
@@ -92,8 +94,8 @@ def validate(
     return Validation(path, tuple(checks.made))
 
 
-def set_aside(validation: Validation, failed_dir: Path) -> Path:
-    """Move a Measurement Set that did not pass out of the way, with what was found beside it.
+def set_aside(validation: Validation, failed_dir: Path, name: str) -> Path:
+    """Move a Measurement Set that did not pass out of the way, under a name, with what was found beside it.
 
     Returns
     -------
@@ -105,16 +107,16 @@ def set_aside(validation: Validation, failed_dir: Path) -> Path:
     OutputError
         It cannot be moved.
     """
-    target = files.make_directory(failed_dir) / validation.path.name
+    target = files.make_directory(failed_dir) / name
     with files.beside(target.with_suffix(".validation.json")) as partial:
         partial.write_text(validation.to_json())
     with files.beside(target) as partial:
-        validation.path.rename(partial)
+        shutil.move(validation.path, partial)
     return target
 
 
-def require_valid(validation: Validation, failed_dir: Path) -> None:
-    """Set aside a Measurement Set that failed, and raise.
+def require_valid(validation: Validation, failed_dir: Path, name: str) -> None:
+    """Set aside a Measurement Set that failed, under its final name, and raise.
 
     Raises
     ------
@@ -123,7 +125,7 @@ def require_valid(validation: Validation, failed_dir: Path) -> None:
     """
     if validation.ok:
         return
-    moved = set_aside(validation, failed_dir) if validation.path.exists() else validation.path
+    moved = set_aside(validation, failed_dir, name) if validation.path.exists() else validation.path
     raise CorruptFileError(
         "The Measurement Set did not pass its validation; it was set aside and is not registered",
         path=moved,
@@ -187,28 +189,49 @@ def _centers(layout: ms.Layout, checks: _Checks) -> None:
 
 
 def _data(path: Path, layout: ms.Layout, group: SubbandGroup | None, checks: _Checks) -> None:
-    """Not all flagged, numbers, missing subbands flagged; and, with the files, the right visibility in each place."""
-    time = layout.mjd.size // 2
-    per_time = layout.n_windows * layout.antenna1.size
-    with ms.opened(path) as main:
-        data, flags = (np.asarray(main.getcol(name, time * per_time, per_time)) for name in ("DATA", "FLAG"))
-    n_baselines, n_pols = layout.antenna1.size, layout.cell[1]
-    shape = layout.n_windows, n_baselines, -1, n_pols
-    data, flags = (np.moveaxis(a.reshape(shape), 0, 1).reshape(n_baselines, -1, n_pols) for a in (data, flags))
-    checks.add("flags", not flags.all(), f"{flags.mean():.1%} of one integration flagged", "less than all")
-    checks.add("finite", np.isfinite(data[~flags]).all(), "an integration", "numbers where not flagged")
+    """Numbers wherever nothing is flagged, missing subbands flagged; with the files, the right visibility in its place.
+
+    Every integration is read, once. Of each subband and integration some baselines are turned again from the file.
+    """
+    chosen = np.unique(np.linspace(0, layout.antenna1.size - 1, _SAMPLED_BASELINES).astype(np.int64))
+    n_channels, n_pols = layout.frequencies.size, layout.cell[1]
+    there = np.empty((layout.mjd.size, chosen.size, n_channels, n_pols), np.complex64)
+    hidden = np.empty(there.shape, bool)
+    flagged, strange, gone = 0, 0, dict.fromkeys(group.missing, True) if group is not None else {}
+    for time in range(layout.mjd.size):
+        data, flags = _integration(path, layout, time)
+        flagged += int(flags.sum())
+        strange += int((~np.isfinite(data) & ~flags).sum())
+        for subband in gone:
+            gone[subband] = gone[subband] and bool(flags[:, _channels(subband)].all())
+        there[time], hidden[time] = data[chosen], flags[chosen]
+    total = layout.mjd.size * layout.antenna1.size * n_channels * n_pols
+    checks.add("flags", flagged < total, f"{flagged / total:.1%} flagged", "less than all")
+    checks.add("finite", strange == 0, f"{strange} that are no numbers and not flagged", "none")
+    for subband, whole in gone.items():
+        checks.add(f"missing sb{subband:02d}", whole, "flagged" if whole else "not flagged", "flagged")
     if group is None:
         return
-    for subband in group.missing:
-        gone = flags[:, _channels(subband)].all()
-        checks.add(f"missing sb{subband:02d}", gone, "flagged" if gone else "not flagged", "flagged")
-    cross = layout.antenna1 != layout.antenna2
-    worst, scale = 0.0, float(np.abs(data[cross][~flags[cross]]).max(initial=0.0))
-    for subband, rows, expected in _turned_again(layout, group, time):
-        there = data[rows, _channels(subband)]
-        worst = max(worst, float(np.abs(there - expected)[cross[rows]].max(initial=0.0)))
-    good = worst <= DATA_TOLERANCE * scale
-    checks.add("visibilities", good, f"{worst:.2e} off, of {scale:.2e}", f"{DATA_TOLERANCE:.0e} of the largest")
+    wrong, worst = 0, 0.0
+    for subband, expected in _turned_again(layout, group, chosen):
+        usual = float(np.median(np.abs(expected)))
+        here = there[:, :, _channels(subband)]
+        off = np.abs(here - expected) / np.maximum(np.abs(expected), usual)
+        # what is flagged may have been zeroed, and what is no number has been
+        looked = np.isfinite(expected) & ~hidden[:, :, _channels(subband)]
+        wrong += int((looked & ~(off <= DATA_TOLERANCE)).sum())
+        worst = max(worst, float(np.nan_to_num(off[looked], nan=np.inf).max(initial=0.0)))
+    checks.add("visibilities", wrong == 0, f"{wrong} off, by up to {worst:.2e} of themselves", f"{DATA_TOLERANCE:.0e}")
+
+
+def _integration(path: Path, layout: ms.Layout, time: int) -> tuple[NDArray[np.complex64], NDArray[np.bool_]]:
+    """DATA and FLAG of one integration: (baseline, channel, polarization)."""
+    per_time, n_baselines, n_pols = layout.n_windows * layout.antenna1.size, layout.antenna1.size, layout.cell[1]
+    with ms.opened(path) as main:
+        data, flags = (np.asarray(main.getcol(name, time * per_time, per_time)) for name in ("DATA", "FLAG"))
+    shape = layout.n_windows, n_baselines, -1, n_pols
+    data, flags = (np.moveaxis(a.reshape(shape), 0, 1).reshape(n_baselines, -1, n_pols) for a in (data, flags))
+    return data, flags
 
 
 def _channels(subband: int) -> slice:
@@ -217,29 +240,43 @@ def _channels(subband: int) -> slice:
 
 
 def _turned_again(
-    layout: ms.Layout, group: SubbandGroup, time: int
-) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.complex128]]]:
-    """Some baselines of each subband, from the files: (subband, rows of a time, (row, channel, polarization))."""
-    names = {name: number for number, name in enumerate(layout.names)}
-    where = {pair: row for row, pair in enumerate(zip(layout.antenna1.tolist(), layout.antenna2.tolist(), strict=True))}
+    layout: ms.Layout, group: SubbandGroup, chosen: NDArray[np.int64]
+) -> Iterator[tuple[int, NDArray[np.complex128]]]:
+    """Some baselines of each subband, from the files: (subband, (time, baseline, channel, polarization)).
+
+    The phase is that of ERFA's w, not of the Measurement Set's, which may be a rounding of it.
+    """
+    centers = np.broadcast_to(layout.centers, (layout.mjd.size, 2))
+    baselines = (layout.positions[layout.antenna1] - layout.positions[layout.antenna2])[chosen]
+    w = uvwcheck.uvw(centers[:, 0], centers[:, 1], layout.mjd, baselines)[..., 2]
     for file in group.files:
         header = uvh5.read_header(file.path)
-        chosen = np.unique(np.linspace(0, header.antenna1.size - 1, _SAMPLED_BASELINES).astype(np.int64))
-        one, two = ([names[header.names[a]] for a in slots[chosen]] for slots in (header.antenna1, header.antenna2))
-        rows = np.array([where[min(a, b), max(a, b)] for a, b in zip(one, two, strict=True)])
-        swapped = np.array([a > b for a, b in zip(one, two, strict=True)])
+        rows, swapped = _rows_in_file(layout, header, chosen)
+        raw = np.empty((layout.mjd.size, chosen.size, *header.shape[1:]), np.complex128)
         with SubbandReader(file.path) as reader:
-            begin = time * header.antenna1.size
-            raw = as_complex(reader.rows("visdata", begin, begin + header.antenna1.size)[chosen]).astype(np.complex128)
-        raw = np.where(np.isfinite(raw), raw, 0)
+            for time, row in itertools.product(range(layout.mjd.size), range(chosen.size)):
+                begin = time * header.antenna1.size + int(rows[row])
+                raw[time, row] = as_complex(reader.rows("visdata", begin, begin + 1))[0]
         # the file's w is towards the meridian; the Measurement Set's, of the opposite sense, towards the centre
-        sense = np.where(swapped, 1.0, -1.0)
-        delta = uvh5.meridian_uvw(header)[chosen, 2] - sense * layout.uvw[time, rows, 2]
-        turned = raw * np.exp(2j * np.pi * delta[:, None] * header.frequencies / _SPEED_OF_LIGHT)[..., None]
+        delta = uvh5.meridian_uvw(header)[rows, 2] - np.where(swapped, 1.0, -1.0) * w
+        turned = raw * np.exp(2j * np.pi * delta[..., None] * header.frequencies / _SPEED_OF_LIGHT)[..., None]
         order = [header.polarizations.index(p) for p in layout.polarizations]
         crossed = [header.polarizations.index(p[::-1]) for p in layout.polarizations]
         sensed = np.where(swapped[:, None, None], turned[..., crossed], np.conj(turned[..., order]))
-        yield file.subband, rows, sensed[:, np.argsort(header.frequencies)]
+        yield file.subband, sensed[:, :, np.argsort(header.frequencies)]
+
+
+def _rows_in_file(
+    layout: ms.Layout, header: uvh5.Header, chosen: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Where baselines of the Measurement Set stand among a file's, and whether their antennas change places."""
+    names = np.array(header.names)
+    ends = zip(names[header.antenna1].tolist(), names[header.antenna2].tolist(), strict=True)
+    where = {pair: row for row, pair in enumerate(ends)}
+    wanted = [(layout.names[layout.antenna1[b]], layout.names[layout.antenna2[b]]) for b in chosen]
+    swapped = np.array([pair not in where for pair in wanted])
+    rows = np.array([where[pair[::-1] if turned else pair] for pair, turned in zip(wanted, swapped, strict=True)])
+    return rows, swapped
 
 
 def _casa(path: Path, layout: ms.Layout, checks: _Checks, workdir: Path, measures_cache: Path | None) -> None:

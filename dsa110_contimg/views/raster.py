@@ -156,4 +156,5 @@ def _medians(fine: NDArray[np.int64]) -> NDArray[np.float64]:
     """(column,) median amplitude, NaN where there is none."""
     edges, below = kernels.amplitude_edges(), np.cumsum(fine, axis=1)
     middle = (below >= below[:, -1:] / 2).argmax(axis=1)
-    return np.where(below[:, -1] > 0, (edges[middle] + edges[middle + 1]) / 2, np.nan)
+    # the first bin holds zero, and what is all but zero
+    return np.where(below[:, -1] > 0, np.where(middle > 0, (edges[middle] + edges[middle + 1]) / 2, 0.0), np.nan)

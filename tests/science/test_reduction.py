@@ -96,6 +96,18 @@ def test_averaging_twice_is_averaging_once(looking_at):
     assert twice.attrs["averaged_channels"] == 8
 
 
+def test_averaged_integrations_turned_to_where_they_are_stay_and_come_back_from_elsewhere(looking_at):
+    view = noisy(looking_at([], HERE))
+    view["FLAG"][0] = True  # UVW of the first bin is then not that of its mean time
+    out = average(view, 2, 4)
+    same = phase_to(out, HERE)
+    np.testing.assert_allclose(same.VISIBILITY, out.VISIBILITY, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(same.UVW, out.UVW, atol=1e-9)
+    back = phase_to(phase_to(out, (HERE[0] + 0.01, HERE[1] - 0.01)), HERE)
+    np.testing.assert_allclose(back.VISIBILITY, out.VISIBILITY, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(back.UVW, out.UVW, atol=1e-6)
+
+
 def test_a_lazy_view_stays_lazy_whatever_its_chunks(looking_at, nothing_computed):
     plain, lazy = (noisy(looking_at([], HERE)), looking_at([], HERE, chunks=(3, 7, 5, 2)))
     lazy["VISIBILITY"] = (lazy.VISIBILITY.dims, plain.VISIBILITY.to_numpy())
