@@ -11,7 +11,7 @@ import typer
 from pydantic import ValidationError
 from rich.table import Table
 
-from dsa110_contimg.commands import convert, qa
+from dsa110_contimg.commands import calibrate, calibration_qa, caltables, convert, qa, search
 from dsa110_contimg.commands.console import Json, StateDir, bars, out, read_settings, show, show_errors
 from dsa110_contimg.exceptions import ContimgError
 from dsa110_contimg.settings import Settings
@@ -30,7 +30,15 @@ Where things go is shown, with the reason, by [cyan]dsa110 config[/cyan].""",
 simulate_app = typer.Typer(no_args_is_help=True, help="Make files as the telescope would, with their truth.")
 app.add_typer(simulate_app, name="simulate")
 
+calibrate_app = typer.Typer(no_args_is_help=True, help="Find calibrators, solve, apply, judge.")
+calibrate_app.command("search")(search.search)
+calibrate_app.command("solve")(calibrate.solve)
+calibrate_app.command("apply")(calibration_qa.apply)
+calibrate_app.command("qa")(calibration_qa.qa)
+
 app.add_typer(convert.app, name="convert")
+app.add_typer(calibrate_app, name="calibrate")
+app.add_typer(caltables.app, name="caltables")
 app.add_typer(qa.app, name="qa")
 
 Workers = Annotated[int, typer.Option(min=1, max=16, help="Groups processed at a time.")]
@@ -189,22 +197,6 @@ def photometry(
     rows = _products(state_dir).list_photometry(source=source, group=group)
     columns = {"source": "", "group": "", "mjd": ".5f", "flux_jy": ".4f", "flux_error_jy": ".4f", "ratio": ".3f"}
     show(rows, columns, as_json, "Photometry")
-
-
-@app.command()
-def caltables(
-    state_dir: StateDir = None,
-    kind: Annotated[str | None, typer.Option(help="Only this kind: B, G or GP.")] = None,
-    as_json: Json = False,
-) -> None:
-    """List the calibration tables with their validity."""
-    from dsa110_contimg.state.database import open_database
-    from dsa110_contimg.state.registry import Registry
-
-    rows = Registry(open_database(read_settings(state_dir=state_dir).state_dir, create=False)).list_tables(kind)
-    columns = dict.fromkeys(("kind", "group_id", "calibrator", "refant", "status"), "")
-    columns |= {"valid_from": ".4f", "valid_to": ".4f", "median_snr": ".1f"}
-    show(rows, columns, as_json, "Calibration tables")
 
 
 @app.command()

@@ -6,10 +6,14 @@ The descriptions are the manual: the command line help and ``docs/reference`` ar
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
-from typing import Annotated, Literal
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dsa110_contimg import telescope
 
@@ -38,7 +42,8 @@ class ConvertOptions(Options):
     )
     phase_center: Literal["midpoint", "meridian"] = Field(
         "midpoint",
-        description="midpoint: one FIELD, the meridian at mid-group; meridian: a FIELD for each integration.",
+        description="midpoint: one FIELD, the meridian at mid-group; meridian: a FIELD for each integration, for other "
+        "programs: the steps after conversion take midpoint and one spectral window.",
     )
     spectral_windows: Literal[1, 16] = Field(
         1, description="One spectral window of 768 channels, or one for each subband; channels ascend in both."
@@ -61,6 +66,23 @@ class ConvertOptions(Options):
     )
 
 
+class SearchOptions(Options):
+    """Search for calibrators that cross the beam."""
+
+    radius_deg: Annotated[float, Field(gt=0, le=5)] = Field(
+        1.5, description="Largest distance of a calibrator's declination from the pointing (deg, both of date)."
+    )
+    top_n: Annotated[int, Field(ge=1, le=500)] = Field(20, description="Most calibrators that are listed, best first.")
+    min_flux_jy: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="Least catalogued flux of a calibrator at 1.4 GHz (Jy)."
+    )
+    flat_index: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.3,
+        description="A spectrum with an index between L and C band nearer to zero than this is flat: its core is "
+        "compact, and may vary.",
+    )
+
+
 class FlagOptions(Options):
     """Flagging of raw visibilities."""
 
@@ -73,14 +95,93 @@ class FlagOptions(Options):
     visibility_sigma: Annotated[float, Field(gt=4)] = Field(
         7.0, description="Threshold on one visibility's amplitude against its baseline and subband (robust sigma)."
     )
+    rfi: Literal["builtin", "aoflagger", "casa", "none"] = Field(
+        "builtin",
+        description="What finds interference. builtin: the spectrogram, averaged over baselines; aoflagger: "
+        "AOFlagger's SumThreshold, baseline by baseline; casa: tfcrop and rflag; none: outliers alone.",
+    )
+    aoflagger_threshold: Annotated[float, Field(gt=0)] = Field(
+        1.2, description="Factor on the thresholds of AOFlagger's generic strategy; lower finds more."
+    )
+    extend_polarizations: bool = Field(default=True, description="What is found in one polarisation is flagged in all.")
+    extend_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5,
+        description="A channel or an integration of a baseline is flagged whole if more than this fraction of it is "
+        "found; 1 extends nothing.",
+    )
+    grow_channels: Annotated[int, Field(ge=0)] = Field(
+        0, description="Channels on either side of what is found that are flagged too."
+    )
+    grow_integrations: Annotated[int, Field(ge=0)] = Field(
+        0, description="Integrations before and after what is found that are flagged too."
+    )
     max_flagged_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
         0.9, description="More than this flagged is an error: nothing reliable would be left."
     )
+    threads: Annotated[int, Field(ge=1, le=64)] = Field(2, description="Threads; they do not change the result.")
+
+
+FAST_CALIBRATION: Mapping[str, object] = {
+    "phase_interval_s": 30.0,
+    "channel_bin": 4,
+    "uvrange": ">0.1klambda",
+    "phase_only_gains": True,
+    "cross_check": False,
+}
+"""What the preset ``fast`` has of its own. The preset ``standard`` is the defaults below."""
 
 
 class CalibrateOptions(Options):
     """Field model and solutions."""
 
+    preset: Literal["standard", "fast"] = Field(
+        "standard",
+        description="standard: all defaults as told. fast: averaged to 30 s and 4 channels before solving, baselines "
+        "from 0.1 klambda on, phase-only gains on top of the bandpass, no cross-check. What is given besides wins.",
+    )
+    solver: Literal["casa", "casa-only", "stefcal"] = Field(
+        "casa",
+        description="All work on the normal equations of the data. casa: single channels of the bandpass by our own "
+        "alternating least squares (stefcal), gains and phases by CASA; casa-only: the bandpass by CASA too, which "
+        "takes several times as long; stefcal: without CASA.",
+    )
+    cross_check: bool = Field(
+        default=True,
+        description="Let CASA and stefcal solve the same bandpass (of channels averaged to subbands, unless casa-only) "
+        "and fail if they differ by more than cross_check_sigma.",
+    )
+    cross_check_sigma: Annotated[float, Field(gt=0)] = Field(
+        1.0,
+        description="Largest rms difference between the two solvers, in standard errors: they see the same noise, so "
+        "they should agree far better than their errors say.",
+    )
+    do_k: bool = Field(
+        default=False, description="Solve a delay (K) for each antenna before the bandpass, which otherwise holds it."
+    )
+    channel_bin: Annotated[int, Field(ge=1, le=48)] = Field(
+        1, description="Channels averaged before solving: those of one bandpass solution. A divisor of 48."
+    )
+    uvrange: str = Field(
+        "",
+        description="Baselines that are solved on, as CASA writes it (>1klambda, <300m, 0.1~2klambda); all by default: "
+        "the model holds the whole field. For the model of a single source, >1klambda.",
+    )
+    phase_only_gains: bool = Field(
+        default=False, description="Gains G of phase alone; the bandpass then carries the amplitude scale."
+    )
+    fields: str = Field(
+        "",
+        description="Integrations that the calibrator is solved on, in CASA's field syntax (3, 0~15, lists, patterns "
+        "of the names of `open_ms`); none by default: those that window_response leaves.",
+    )
+    window_response: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5,
+        description="Integrations in which the beam responds to the calibrator with less than this part of its best "
+        "response in the group are not solved on.",
+    )
+    window_integrations: Annotated[int, Field(ge=0, le=24)] = Field(
+        0, description="Solve on so many integrations about the best response instead; 0: follow window_response."
+    )
     min_calibrator_jy: Annotated[float, Field(gt=0)] = Field(
         1.0, description="Least catalogued flux of a bandpass calibrator at 1.4 GHz (Jy)."
     )
@@ -96,14 +197,18 @@ class CalibrateOptions(Options):
     model_min_apparent_jy: Annotated[float, Field(ge=0)] = Field(
         0.002, description="Least apparent flux, through the beam, of a source in the field model (Jy)."
     )
-    bandpass_min_snr: Annotated[float, Field(ge=0)] = Field(3.0, description="Least SNR of a bandpass solution.")
+    bandpass_min_snr: Annotated[float, Field(ge=0)] = Field(5.0, description="Least SNR of a bandpass solution.")
     gain_min_snr: Annotated[float, Field(ge=0)] = Field(3.0, description="Least SNR of a gain solution.")
     phase_interval_s: Annotated[float, Field(gt=0)] = Field(
         telescope.INTEGRATION_S,
         description="Solution interval of phase-only gains (s); one integration leaves nothing to interpolate, and "
         "phases that are interpolated limit the image of a bright calibrator.",
     )
-    refant: str | None = Field(None, description="Reference antenna by station name; None ranks the antennas.")
+    refant: str | None = Field(
+        None,
+        description="Reference antenna by station name, or several in order of preference, separated by commas; None "
+        "ranks the antennas.",
+    )
     bandpass_hours: Annotated[float, Field(gt=0)] = Field(
         12.0, description="Half-width of the validity of a bandpass (h)."
     )
@@ -112,6 +217,94 @@ class CalibrateOptions(Options):
     )
     max_flagged_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
         0.5, description="A table with more solutions flagged than this (of antennas that exist) has failed."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_preset(cls, given: Any) -> Any:
+        """What the preset has of its own, under what was given."""
+        if isinstance(given, Mapping) and given.get("preset") == "fast":
+            return {**FAST_CALIBRATION, **given}
+        return given
+
+    @field_validator("channel_bin")
+    @classmethod
+    def _fits_a_subband(cls, value: int) -> int:
+        if telescope.N_CHANNELS_PER_SUBBAND % value:
+            raise ValueError(f"{value} does not divide the {telescope.N_CHANNELS_PER_SUBBAND} channels of a subband")
+        return value
+
+
+class ApplyOptions(Options):
+    """Correction of a Measurement Set with its tables."""
+
+    engine: Literal["native", "casa"] = Field(
+        "native",
+        description="native: our own kernel, one pass over the data; casa: applycal, to compare with. They agree to "
+        "the rounding of single precision.",
+    )
+    calwt: bool = Field(
+        default=False,
+        description="Scale WEIGHT with the gains, from SIGMA, as CASA's calwt does. Off: antennas are equally noisy "
+        "after calibration, to our knowledge, and the weights count samples.",
+    )
+
+
+class Bound(BaseModel):
+    """Where a figure is good and where it is suspect (inclusive; None is no bound); outside both it is bad."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    label: str
+    unit: str
+    scale: float
+    good: tuple[float | None, float | None]
+    suspect: tuple[float | None, float | None]
+    why: str = Field(min_length=20)
+
+    @model_validator(mode="after")
+    def _nested(self) -> Bound:
+        if any(edge is not None and not _within(edge, self.suspect) for edge in self.good):
+            raise ValueError(f"the good interval {self.good} is not inside the suspect one {self.suspect}")
+        return self
+
+    def level(self, value: float) -> str:
+        """good, suspect or bad; unknown if the value is not finite."""
+        if not math.isfinite(value):
+            return "unknown"
+        if _within(value, self.good):
+            return "good"
+        return "suspect" if _within(value, self.suspect) else "bad"
+
+    def good_text(self) -> str:
+        """The good interval, for readers."""
+        low, high = (None if edge is None else f"{edge * self.scale:g}" for edge in self.good)
+        body = f"{low} to {high}" if low and high else f"at most {high}" if high else f"at least {low}"
+        return f"{body} {self.unit}".rstrip()
+
+
+class CalibrationBounds(BaseModel):
+    """The section ``calibration`` of ``data/bounds.yaml``, with the date of the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    date: dt.date
+    calibration: dict[str, Bound]
+
+
+def _within(value: float, interval: tuple[float | None, float | None]) -> bool:
+    low, high = interval
+    return (low is None or value >= low) and (high is None or value <= high)
+
+
+class JudgeOptions(Options):
+    """Judging of calibration solutions."""
+
+    bounds: Path | None = Field(
+        None, description="A file of bounds of your own, like the packaged data/bounds.yaml; None takes that."
+    )
+    fail_on: Literal["bad", "suspect"] = Field(
+        "bad", description="Solutions judged so, or worse, have failed: they are registered as failed, never applied."
     )
 
 
@@ -174,8 +367,11 @@ class MeasureOptions(Options):
 class PipelineOptions(Options):
     """Options of every stage."""
 
+    search: SearchOptions = SearchOptions()
     convert: ConvertOptions = ConvertOptions()
     flag: FlagOptions = FlagOptions()
     calibrate: CalibrateOptions = CalibrateOptions()
+    judge: JudgeOptions = JudgeOptions()
+    apply: ApplyOptions = ApplyOptions()
     image: ImageOptions = ImageOptions()
     measure: MeasureOptions = MeasureOptions()

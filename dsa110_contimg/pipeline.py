@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import html
 import importlib.metadata
+import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dsa110_contimg.exceptions import ContimgError, NoValidCalibrationError, StateError
+from dsa110_contimg.exceptions import CalibrationError, ContimgError, NoValidCalibrationError, StateError
 from dsa110_contimg.io import catalogs, files, groups, measures, ms, uvh5
+from dsa110_contimg.io.bounds import calibration_bounds
 from dsa110_contimg.io.caltable import open_caltable
 from dsa110_contimg.options import ConvertOptions, PipelineOptions
 from dsa110_contimg.records import (
@@ -38,20 +40,22 @@ from dsa110_contimg.records import (
     Photometry,
     SubbandGroup,
 )
-from dsa110_contimg.science import beam, calibrators, coordinates, subtraction
+from dsa110_contimg.science import beam, calibrators, coordinates, judging, subtraction
 from dsa110_contimg.settings import Settings, load_settings
-from dsa110_contimg.stages import apply, calibrate, convert, flag, image, measure, validate
+from dsa110_contimg.stages import apply, calibrate, convert, flag, image, interpolate, measure, validate
 from dsa110_contimg.state.checkpoints import Checkpoints, checkpoint_key, code_version
 from dsa110_contimg.state.database import open_database
 from dsa110_contimg.state.products import Products
 from dsa110_contimg.state.queue import Queue
 from dsa110_contimg.state.registry import Registry
 from dsa110_contimg.state.subbands import SubbandIndex
+from dsa110_contimg.views.record import rows as record_rows
 
 STEPS = ("convert", "flag", "calibrate", "apply", "image", "measure")
 """What happens to a group, in order. The cells of ``templates/group.ipynb`` are these."""
 
-SOLVED_ON_A_CALIBRATOR = ("B", "G")
+_DEPENDS = {"calibrate": ("calibrate", "judge"), "apply": ("calibrate", "apply")}
+"""The options that a step depends on, where they are not its own alone."""
 
 Progress = Callable[[str, int, int], None]
 """Called with the step, and how much of it is done, of how much."""
@@ -70,27 +74,10 @@ class StepResult:
         how = "resumed from its checkpoint" if self.resumed else f"{self.seconds:.1f} s"
         cell = "<td style='text-align:left'>{}</td>".format
         rows = "".join(
-            f"<tr>{cell(html.escape(name))}{cell(html.escape(_short(value)))}</tr>"
-            for name, value in _shown(self.record).items()
+            f"<tr>{cell(html.escape(name))}{cell(html.escape(value))}</tr>"
+            for name, value in record_rows(self.record).items()
         )
         return f"<b>{self.step}</b>: {type(self.record).__name__}, {how}<table>{rows}</table>"
-
-
-def _shown(record: Any) -> dict[str, Any]:
-    body = {k: v for k, v in record.to_dict().items() if k != "record"}
-    nested = {k: v for k, v in body.items() if not (isinstance(v, dict) and "record" in v)}
-    return {k: v["path"] if isinstance(v, dict) and set(v) == {"path"} else v for k, v in nested.items()}
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.10g}" if np.isfinite(value) else "not known"
-    if isinstance(value, list) and value and all(isinstance(v, list) and len(v) == 2 for v in value):
-        return ", ".join(f"{name} {share:.2%}" for name, share in value)
-    if isinstance(value, list):
-        inner = [Path(v["path"]["path"]).name if isinstance(v, dict) and "path" in v else _short(v) for v in value]
-        return ", ".join(inner) or "none"
-    return str(value)
 
 
 @dataclass
@@ -200,7 +187,9 @@ class GroupRun:
 
         With a user's source list, its own bright sources are the calibrators.
         """
-        candidates = catalogs.packaged_calibrators() if self.catalog_path is None else self.field_catalog
+        candidates = (
+            catalogs.calibrators(self.settings.vla_catalog) if self.catalog_path is None else self.field_catalog
+        )
         options = self.options.calibrate
         return calibrators.transits(
             candidates, *self._pointing, options.min_calibrator_jy, options.max_calibrator_offset_deg
@@ -278,14 +267,14 @@ class GroupRun:
         if name in ("calibrate", "image", "measure") and self.catalog_path is not None:
             inputs.append(self.checkpoints.fingerprint([self.catalog_path]))
         if name == "calibrate" and not self.is_calibrator:
-            inputs += [files.fingerprint(t.path) for t in self._valid_tables()]
-        options = getattr(self.options, "calibrate" if name == "apply" else name)
-        return checkpoint_key(
-            name, inputs=inputs, options_digest=options.digest(), code=code_version(), run_label=self.run_label
-        )
+            valid, around = self._for_target()
+            inputs += [files.fingerprint(t.path) for t in (*valid, *itertools.chain.from_iterable(around))]
+        digest = "+".join(getattr(self.options, part).digest() for part in _DEPENDS.get(name, (name,)))
+        return checkpoint_key(name, inputs=inputs, options_digest=digest, code=code_version(), run_label=self.run_label)
 
-    def _valid_tables(self) -> tuple[CalTable, ...]:
-        return self.registry.valid_tables(self.group.mjd_mid, SOLVED_ON_A_CALIBRATOR, run_label=self.run_label)
+    def _for_target(self) -> tuple[tuple[CalTable, ...], list[tuple[CalTable, CalTable]]]:
+        """Tables that hold at this time; and, where no gains do, those to interpolate between."""
+        return self.registry.for_target(self.group.mjd_mid, run_label=self.run_label)
 
     def _tell(self, name: str) -> Callable[[int, int], None]:
         def report(done: int, total: int) -> None:
@@ -314,7 +303,10 @@ class GroupRun:
         return record
 
     def _flag(self) -> FlagSummary:
-        return flag.flag(self.records["convert"], self.options.flag, self._tell("flag"))
+        work, measures_dir = self.settings.scratch_dir / "casa" / self.group_id, self.settings.state_dir / "measures"
+        return flag.flag(
+            self.records["convert"], self.options.flag, self._tell("flag"), work_dir=work, measures=measures_dir
+        )
 
     def _calibrate(self) -> CalTableSet:
         record, options = self.records["convert"], self.options.calibrate
@@ -323,21 +315,50 @@ class GroupRun:
             files.make_directory(self.settings.scratch_dir / "casa" / self.group_id),
             self.settings.state_dir / "measures",
         )
-        solved = () if self.is_calibrator else self._valid_tables()
+        solved, around = ((), []) if self.is_calibrator else self._for_target()
         calibrate.predict_field(record, self.field_catalog, options, self._tell("calibrate"))
         if self.is_calibrator:
-            solved = calibrate.solve_calibrator(record, self.calibrator, options, place)
-        phases = calibrate.solve_phases(record, solved, options, place)
-        made = (*solved, phases) if self.is_calibrator else (phases,)
-        self.registry.register(made, run_label=self.run_label)
-        return CalTableSet((*solved, phases), float("nan"), solved=made)
+            ra, dec = np.radians([self.transits[0].ra_deg, self.transits[0].dec_deg])
+            solved = calibrate.solve_calibrator(record, self.calibrator, options, place, (float(ra), float(dec)))
+        between: tuple[CalTable, ...] = ()
+        scale_error, quality = float("nan"), {}
+        if around:
+            found = interpolate.interpolate(record, around, solved[0], place.out_dir, options.gain_minutes)
+            between, scale_error, quality = (found.table,), found.flux_scale_error, {found.table.path: found.quality}
+        phases = calibrate.solve_phases(record, (*solved, *between), options, place)
+        made = (*(solved if self.is_calibrator else between), phases)
+        self._judge((*solved, phases) if self.is_calibrator else (phases,))
+        self.registry.register(made, run_label=self.run_label, quality=quality)
+        return CalTableSet((*solved, *between, phases), scale_error, solved=made)
+
+    def _judge(self, made: tuple[CalTable, ...]) -> None:
+        """Raise unless the solutions are good enough; those that are not are registered as failed."""
+        judge = self.options.judge
+        verdict = judging.judge_calibration(
+            {t.kind: open_caltable(t.path) for t in made}, calibration_bounds(judge.bounds)
+        )
+        if verdict.failed(judge.fail_on):
+            self.registry.register(made, status="failed", run_label=self.run_label, reason=str(verdict))
+            raise CalibrationError(
+                f"The calibration of group {self.group_id} has failed",
+                path=made[0].path,
+                found=str(verdict),
+                expected=f"no table judged {judge.fail_on}",
+            )
 
     def _apply(self) -> CalTableSet:
         tables: CalTableSet = self.records["calibrate"]
         work = files.make_directory(self.settings.scratch_dir / "casa" / self.group_id)
-        return apply.apply(
-            self.records["convert"], tables.tables, work, self.settings.state_dir / "measures", self._tell("apply")
+        applied = apply.apply(
+            self.records["convert"],
+            tables.tables,
+            work,
+            self.settings.state_dir / "measures",
+            self._tell("apply"),
+            self.options.apply,
         )
+        # interpolated amplitudes say themselves how wrong they may be; what the data show counts if it is more
+        return replace(applied, flux_scale_error=float(np.fmax(applied.flux_scale_error, tables.flux_scale_error)))
 
     def _image(self) -> ImageProduct:
         scale = self.records["apply"].flux_scale_error
@@ -406,9 +427,7 @@ class GroupRun:
             + (f", missing {self.group.missing}" if self.group.missing else ""),
             "first file": str(self.group.files[0].path),
             "calibrator": self.calibrator or "none in this group",
-            "source catalogue": str(
-                self.catalog_path or "packaged: PB2017, Taylor 2009, NVSS / 1.027, VLA; complete to 50 mJy"
-            ),
+            "source catalogue": catalogs.describe(self.catalog_path),
             "run label": self.run_label or "(the pipeline's own)",
             "options": ", ".join(
                 f"{name} {getattr(self.options, name).digest()}" for name in PipelineOptions.model_fields

@@ -40,6 +40,10 @@ OPERATOR_VARIABLES = {
     "CONTIMG_SCRATCH_DIR": ("scratch_dir",),
     "CONTIMG_STATE_DIR": ("state_dir",),
     "CONTIMG_CHUNK_MINUTES": ("chunk_duration",),
+    "VLA_CATALOG": ("vla_catalog",),
+    "CAL_MATCH_RADIUS_DEG": ("options", "search", "radius_deg"),
+    "CAL_MATCH_TOPN": ("options", "search", "top_n"),
+    "BP_MINSNR": ("options", "calibrate", "bandpass_min_snr"),
     "DSA110_VALIDATION_DATA": ("validation_data",),
     "IMG_IMSIZE": ("options", "image", "n_pixels"),
     "IMG_ROBUST": ("options", "image", "robust"),
@@ -48,7 +52,7 @@ OPERATOR_VARIABLES = {
 """Variables under names that operators know, and the setting each one is."""
 SEPARATE_DATABASES = ("PIPELINE_PRODUCTS_DB", "CAL_REGISTRY_DB", "PIPELINE_QUEUE_DB")
 """Operators' variables for files that are tables of the one database now."""
-_DIRECTORIES = ("input_dir", "output_dir", "scratch_dir", "state_dir", "reports_dir", "validation_data")
+_DIRECTORIES = ("input_dir", "output_dir", "scratch_dir", "state_dir", "reports_dir", "validation_data", "vla_catalog")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -102,6 +106,12 @@ class Settings(BaseSettings):
         description="Length of a group as it was recorded (min): 5 stands for 24 integrations, 309.2 s, others in "
         "proportion. Groups of another length are refused.",
     )
+    vla_catalog: Path | None = Field(
+        None, description="Your own list of calibrators, CSV or SQLite, in place of the packaged VLA list."
+    )
+    pointing_dec_deg: Annotated[float, Field(ge=-90, le=90)] | None = Field(
+        None, description="Apparent declination that the telescope points to (deg), where no file says so."
+    )
     threads: Annotated[int, Field(ge=1)] = Field(
         default_factory=available_cores, description="Most threads that a step uses."
     )
@@ -132,7 +142,9 @@ class Settings(BaseSettings):
 
     @field_validator(*_DIRECTORIES)
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
+    def _absolute(cls, value: Path | None) -> Path | None:
+        if value is None:
+            return None
         # symbolic links stay as the operator wrote them; only "here" must not depend on who reads the value
         return Path(os.path.normpath(value.expanduser().absolute()))
 

@@ -115,7 +115,15 @@ def test_every_value_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_operator_variable_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in OPERATOR_VARIABLES:
-        monkeypatch.setenv(variable, {"IMG_ROBUST": "1", "CONTIMG_CHUNK_MINUTES": "5"}.get(variable, "1024"))
+        monkeypatch.setenv(
+            variable,
+            {
+                "IMG_ROBUST": "1",
+                "CONTIMG_CHUNK_MINUTES": "5",
+                "CAL_MATCH_RADIUS_DEG": "1",
+                "CAL_MATCH_TOPN": "5",
+            }.get(variable, "1024"),
+        )
     told = set(_origins(load_settings()).values())
     assert {f"environment {variable}" for variable in OPERATOR_VARIABLES} <= told
 

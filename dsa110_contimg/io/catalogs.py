@@ -4,13 +4,18 @@ A catalogue is a DataFrame with the columns of `COLUMNS`; flux densities are in 
 
 The packaged catalogue takes each source's flux from the best of (in this order): Perley & Butler (2017) for the
 standard calibrators, the exact NVSS values of Taylor, Stil & Sunstrum (2009), the listed NVSS peak / 1.027 (the list
-runs 2.5-2.8 % above NVSS), the VLA calibrator list. It is complete to 50 mJy.
+runs 2.5-2.8 % above NVSS), the VLA calibrator list. It is complete to 50 mJy, and every report says which catalogue
+was used and how deep that is (`describe`).
+
+Spectral indices come from the bands of the VLA list. What a pair of bands says of 1.4 GHz is off by the curvature of
+the spectrum between them, so that is part of the error.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dsa110_contimg.exceptions import CatalogError
+from dsa110_contimg.io import vla
 
 COLUMNS = (
     "name",
@@ -30,6 +36,10 @@ COLUMNS = (
     "origin",
 )
 
+CALIBRATOR_COLUMNS = (*COLUMNS, "alt_name", "position_code", "codes", "index_origin", "index_lc")
+"""Of a list of calibrators. ``codes``: quality by band and array (``L:SSPP C:SSSP``); ``index_origin``: the bands that
+the spectral index is from, or ``assumed``; ``index_lc``: the index from L to C (else X) band, NaN where unknown."""
+
 ASSUMED_INDEX = -0.7
 ASSUMED_INDEX_ERROR = 0.3
 """Spectral index S ~ f^alpha of a source without a measured one, and its spread (Condon 1984; Zajacek+ 2019)."""
@@ -40,6 +50,7 @@ VLA_LIST_ERROR = 0.05
 PACKAGED_LIMIT_JY = 0.05
 
 _MATCH_ARCSEC = 15.0
+_SAME_FLUX = 0.2
 
 # Perley & Butler (2017), table 6: log10 S(Jy) = sum a_i (log10 f_GHz)^i, by VLA calibrator (J2000) name
 PERLEY_BUTLER = {
@@ -49,7 +60,8 @@ PERLEY_BUTLER = {
     "0521+166": ("3C138", (1.0088, -0.4981, -0.1552, -0.0102, 0.0223)),
 }
 
-_BAND_GHZ = {"P": 0.325, "L": 1.4, "C": 4.86}
+_CURVATURE_ERROR = {"P-L-C": 0.03, "L-C": 0.08, "L-X": 0.11, "P-L": 0.14}
+"""How far the index that these bands give lies from that at 1.4 GHz, rms over the four standard calibrators."""
 
 
 def perley_butler_flux(name: str, frequency_ghz: float) -> float:
@@ -66,32 +78,69 @@ def _packaged(name: str) -> pd.DataFrame:
 
 @cache
 def vla_calibrators() -> pd.DataFrame:
-    """VLA calibrators with an L-band flux: the columns of `COLUMNS` plus ``alt_name``.
+    """VLA calibrators with an L-band flux: the columns of `COLUMNS` plus ``alt_name``; fluxes of the list itself.
 
-    The spectral index is that between L and C band (else P and L) where the list gives both.
+    The spectral index is that at L band through P, L and C band, else between two of the bands.
     """
-    rows = _packaged("vla_calibrators.csv")
-    flux = rows.pivot_table(index="name", columns="band", values="flux_jy", aggfunc="first")
-    flux = flux.where(flux > 0)  # the list writes an unknown flux as empty or as zero
-    first = rows.drop_duplicates("name").set_index("name")
-    table = first.loc[flux.index[flux["L"].notna()], ["alt_name", "ra_deg", "dec_deg"]].copy()
-    flux = flux.loc[table.index]
-    ratio_cl = np.log(flux["C"] / flux["L"]) / np.log(_BAND_GHZ["C"] / _BAND_GHZ["L"])
-    ratio_lp = np.log(flux["L"] / flux["P"]) / np.log(_BAND_GHZ["L"] / _BAND_GHZ["P"])
-    index = ratio_cl.fillna(ratio_lp)
-    table["flux_jy"] = flux["L"]
-    table["flux_error_jy"] = VLA_LIST_ERROR * flux["L"]
-    table["spectral_index"] = index.fillna(ASSUMED_INDEX)
-    # two fluxes of 5 % each over a factor 3.5 in frequency
-    table["spectral_index_error"] = np.where(index.notna(), 0.06, ASSUMED_INDEX_ERROR)
-    table["origin"] = "VLA"
-    for name in PERLEY_BUTLER:
+    table = _vla_table(_packaged_vla())
+    return table.loc[table["flux_jy"].notna(), [*COLUMNS, "alt_name"]].reset_index(drop=True)
+
+
+def _packaged_vla() -> vla.VlaList:
+    with as_file(files("dsa110_contimg") / "data" / "vla_calibrators.sqlite") as path:
+        return vla.read(path)
+
+
+def _vla_table(listed: vla.VlaList) -> pd.DataFrame:
+    """Every source of the VLA list (`CALIBRATOR_COLUMNS`), with Perley & Butler's values for the standard ones."""
+    table = listed.sources.set_index("name")
+    flux = listed.bands.pivot(index="name", columns="band", values="flux_jy").reindex(table.index, columns=list("PLCX"))
+    table["flux_jy"], table["flux_error_jy"], table["origin"] = flux["L"], VLA_LIST_ERROR * flux["L"], "VLA"
+    table = table.join(_spectral_indices(flux))
+    codes = (listed.bands["band"] + ":" + listed.bands["quality"]).groupby(listed.bands["name"]).agg(" ".join)
+    table["codes"] = codes.reindex(table.index).fillna("")
+    for name in table.index.intersection(list(PERLEY_BUTLER)):
         exact = perley_butler_flux(name, 1.4)
         slope = np.log(perley_butler_flux(name, 1.5) / perley_butler_flux(name, 1.31)) / np.log(1.5 / 1.31)
         table.loc[name, ["flux_jy", "flux_error_jy"]] = exact, 0.01 * exact
         table.loc[name, ["spectral_index", "spectral_index_error"]] = slope, 0.01
-        table.loc[name, "origin"] = "PB2017"
-    return table.reset_index()[[*COLUMNS, "alt_name"]]
+        table.loc[name, ["origin", "index_origin"]] = "PB2017", "PB2017"
+    text = ["alt_name", "position_code"]
+    table[text] = table[text].fillna("")
+    return table.reset_index()[list(CALIBRATOR_COLUMNS)]
+
+
+def _spectral_indices(flux: pd.DataFrame) -> pd.DataFrame:
+    """Index at L band, its error and where it is from, from fluxes by band (columns P L C X, NaN where not known).
+
+    Through P, L and C goes a parabola in log S against log f, whose slope at L band is taken; through two bands a line.
+    """
+    log_f = {band: np.log(vla.BAND_GHZ[band]) for band in "PLCX"}
+    log_s = np.log(flux)
+    left, right = log_f["P"] - log_f["L"], log_f["C"] - log_f["L"]
+    # the derivative, at L band, of Lagrange's polynomials through the three bands
+    slopes = {
+        "P-L-C": {
+            "P": -right / (left * (left - right)),
+            "L": -(left + right) / (left * right),
+            "C": -left / (right * (right - left)),
+        }
+    }
+    for pair in ("L-C", "L-X", "P-L"):
+        low, high = pair.split("-")
+        slopes[pair] = {low: -1 / (log_f[high] - log_f[low]), high: 1 / (log_f[high] - log_f[low])}
+    found = pd.DataFrame(
+        {"spectral_index": ASSUMED_INDEX, "spectral_index_error": ASSUMED_INDEX_ERROR, "index_origin": "assumed"},
+        index=flux.index,
+    )
+    value = {bands: sum(weight * log_s[band] for band, weight in by.items()) for bands, by in slopes.items()}
+    for bands in reversed(_CURVATURE_ERROR):
+        error = np.hypot(VLA_LIST_ERROR * np.linalg.norm(list(slopes[bands].values())), _CURVATURE_ERROR[bands])
+        known = value[bands].notna()
+        found.loc[known, "spectral_index"] = value[bands][known]
+        found.loc[known, ["spectral_index_error", "index_origin"]] = error, bands
+    found["index_lc"] = value["L-C"].fillna(value["L-X"])
+    return found
 
 
 @cache
@@ -104,7 +153,9 @@ def _nvss() -> pd.DataFrame:
     table["flux_error_jy"] = NVSS_LIST_ERROR * table["flux_jy"]
     table["origin"] = "NVSS"
     nearest, distance = _nearest(table, exact)
-    hit = distance < np.radians(_MATCH_ARCSEC / 3600)
+    # of two components within a beam one may be polarised: a flux that is far from the listed one is the other's
+    ratio = exact["flux_1400_jy"].to_numpy()[nearest] / table["flux_jy"].to_numpy()
+    hit = (distance < np.radians(_MATCH_ARCSEC / 3600)) & (np.abs(ratio - 1.0) < _SAME_FLUX)
     table.loc[hit, "flux_jy"] = exact["flux_1400_jy"].to_numpy()[nearest[hit]]
     table.loc[hit, "flux_error_jy"] = exact["flux_1400_err_jy"].to_numpy()[nearest[hit]]
     table.loc[hit, "origin"] = "Taylor2009"
@@ -152,6 +203,87 @@ def packaged_calibrators() -> pd.DataFrame:
     """Those packaged sources that are VLA calibrators (their names are ``J`` and the list's)."""
     table = packaged_catalog()
     return table[table["name"].isin("J" + vla_calibrators()["name"])].reset_index(drop=True)
+
+
+@cache
+def calibrators(path: Path | None = None) -> pd.DataFrame:
+    """All known calibrators, also those without a flux at 1.4 GHz, which is NaN then.
+
+    Fluxes of the packaged list and of a list in its form come from the best origin, as the packaged catalogue's. Those
+    of a user's own plain list are as it says.
+
+    Parameters
+    ----------
+    path : Path, optional
+        Instead of the packaged VLA list: SQLite as `io.vla` writes it, the VLA list as CSV (a row a source and band),
+        or any list of sources with their fluxes at 1.4 GHz (`read_catalog`; in SQLite the table or view
+        ``vla_20cm``, or the only one that has ``name``, ``ra_deg``, ``dec_deg`` and ``flux_jy``).
+
+    Returns
+    -------
+    DataFrame
+        `CALIBRATOR_COLUMNS`; names of the VLA list as ``J1331+305``.
+
+    Raises
+    ------
+    CatalogError
+        The list cannot be used.
+    """
+    if path is None:
+        return _with_best_fluxes(_packaged_vla())
+    if not path.is_file():
+        raise CatalogError("The list of calibrators does not exist", path=path, expected="a CSV or SQLite file")
+    if vla.is_database(path):
+        columns = vla.tables(path)
+        if {"sources", "bands"} <= set(columns):
+            return _with_best_fluxes(vla.read(path))
+        return _plain_calibrators(_checked(vla.read_table(path, _plain_table(columns, path)), path))
+    if path.suffix.lower() == ".csv" and "band" in pd.read_csv(path, nrows=0):
+        return _with_best_fluxes(vla.from_table(path))
+    return _plain_calibrators(read_catalog(path))
+
+
+def _with_best_fluxes(listed: vla.VlaList) -> pd.DataFrame:
+    table = _vla_table(listed)
+    nearest, distance = _nearest(table, _nvss())
+    hit = (distance < np.radians(_MATCH_ARCSEC / 3600)) & (table["origin"] != "PB2017").to_numpy()
+    for column in ("flux_jy", "flux_error_jy", "origin"):
+        table.loc[hit, column] = _nvss()[column].to_numpy()[nearest[hit]]
+    table["name"] = "J" + table["name"]
+    return table
+
+
+def _plain_table(columns: Mapping[str, Sequence[str]], path: Path) -> str:
+    """The table or view of a user's database that holds the sources."""
+    fit = [name for name, has in columns.items() if {"name", "ra_deg", "dec_deg", "flux_jy"} <= set(has)]
+    if "vla_20cm" in fit or len(fit) == 1:
+        return "vla_20cm" if "vla_20cm" in fit else fit[0]
+    raise CatalogError(
+        "It cannot be told which table of the database is the list of calibrators",
+        path=path,
+        found="; ".join(f"{name} ({', '.join(has)})" for name, has in columns.items()) or "no tables",
+        expected="vla_20cm, or one table with name, ra_deg, dec_deg and flux_jy",
+    )
+
+
+def _plain_calibrators(table: pd.DataFrame) -> pd.DataFrame:
+    origin = np.where(table["spectral_index_error"] == ASSUMED_INDEX_ERROR, "assumed", "user")
+    return table.assign(alt_name="", position_code="", codes="", index_origin=origin, index_lc=np.nan)
+
+
+def describe(path: Path | None = None) -> str:
+    """One line for provenance: which source catalogue, from where its fluxes are, and how deep it goes.
+
+    Parameters
+    ----------
+    path : Path, optional
+        A user's own list; by default the packaged catalogue.
+    """
+    if path is None:
+        return f"packaged: PB2017, Taylor 2009, NVSS / 1.027, VLA; complete to {PACKAGED_LIMIT_JY * 1e3:.0f} mJy"
+    table = read_catalog(path)
+    faintest = table["flux_jy"].min() * 1e3
+    return f"{path}: {len(table)} sources, the faintest {faintest:.3g} mJy; how complete, it does not say"
 
 
 def _iau_names(prefix: str, table: pd.DataFrame) -> list[str]:

@@ -22,7 +22,7 @@ class ReportRow:
     Attributes
     ----------
     html_path, notebook_path : the page and the executed notebook.
-    kind : ``group`` or ``night``.
+    kind : ``group``, ``night`` or ``calibration``.
     night : YYYY-MM-DD, the folder it is filed under.
     group_id : empty for a night.
     verdict : good, unknown, suspect, bad or failed.
@@ -87,11 +87,12 @@ class ReportRow:
 
 @dataclass(frozen=True)
 class Night:
-    """The reports of one night; ``counts`` by verdict, worst first."""
+    """The reports of one night; ``counts`` by verdict, worst first; ``calibrations`` by group."""
 
     date: str
     page: ReportRow | None
     groups: tuple[ReportRow, ...]
+    calibrations: Mapping[str, ReportRow] = field(default_factory=dict)
 
     @property
     def counts(self) -> tuple[tuple[str, int], ...]:
@@ -109,7 +110,8 @@ def nights(rows: Iterable[ReportRow]) -> list[Night]:
     for date in sorted(by_date, reverse=True):
         groups = sorted((row for row in by_date[date] if row.kind == "group"), key=lambda row: row.group_id)
         page = next((row for row in by_date[date] if row.kind == "night"), None)
-        found.append(Night(date, page, tuple(groups)))
+        solved = {row.group_id: row for row in by_date[date] if row.kind == "calibration"}
+        found.append(Night(date, page, tuple(groups), solved))
     return found
 
 

@@ -6,6 +6,7 @@ frequencies; what an integration and a channel get of them is decided in `interp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,15 @@ from dsa110_contimg.exceptions import CalibrationError, InputError
 
 _HALF_CHANNEL = 0.51
 """Farthest that a channel may lie from a solution's, in spacings of the table: half way between two of them."""
+
+_SAME_CHANNEL = 1e-3
+"""Nearer than this to a solution's channel (spacings of the table), a channel is that one: nothing is interpolated."""
+
+_HOLE = 1.5
+"""Neighbours farther apart than this (spacings of the table) have a hole between them."""
+
+_DELAY_SCALE = 1e6
+"""rad / s: delays of up to 3 microseconds, a kilometre of cable, are phases within half a turn."""
 
 
 @njit(nogil=True, cache=True)
@@ -134,7 +144,8 @@ def apply_gains(dataset: xr.Dataset, *caltables: xr.Dataset, scale_weights: bool
     mjd, frequencies = dataset["time"].to_numpy(), dataset["frequency"].to_numpy()
     gains = np.ones((1, 1, names.size, len(receptors)), np.complex128)
     for table in caltables:
-        gains = gains * interpolated(table, mjd, frequencies, names.tolist(), receptors)
+        gains = gains * solutions(table, mjd, frequencies, names.tolist(), receptors)
+    gains = np.broadcast_to(gains, (mjd.size, frequencies.size, *gains.shape[2:]))
     solved = np.isfinite(gains)
     if not solved.any():
         raise CalibrationError("No antenna has a solution", found="flagged solutions only", expected="some")
@@ -181,16 +192,25 @@ def interpolated(
     table: xr.Dataset,
     mjd: NDArray[np.float64],
     frequencies: NDArray[np.float64],
-    antennas: list[str],
-    receptors: list[str],
+    antennas: Sequence[str],
+    receptors: Sequence[str],
 ) -> NDArray[np.complex128]:
-    """Solutions of a table at times and frequencies.
+    """Solutions of a table at times and frequencies, as CASA's applycal takes them.
 
-    Frequency: a table of one channel counts for all; of several, the nearest, at most half a channel away.
+    The rules are those of ``interp='nearest,linearflag'`` for a bandpass and of ``'linear'`` for all else; tests hold
+    them against applycal.
+
     Time: one solution counts for all times. Of several, a bandpass (kind ``B``) gives the nearest, the earlier of two
     equally near; any other gives amplitude and phase interpolated linearly, each by itself, the phase the shorter way
-    round; before the first and after the last it gives that one. Where a solution that takes part is flagged, there is
-    none. These are CASA's ``nearest`` and ``linear``.
+    round; before the first and after the last it gives that one.
+
+    Frequency: a table of one channel counts for all. Of several, amplitude and phase are interpolated linearly between
+    the two channels around; a channel that is the table's own is taken as it is. Beyond the ends, and in a hole wider
+    than 1.5 channels, the nearest counts, at most half a channel away: CASA would go on without end. A table of delays
+    turns as exp(2 pi i DELAY (f - frequency)), of the nearest window where there are several.
+
+    Where a solution that takes part, in time or frequency, is flagged, there is none; CASA's ``linear`` without
+    ``flag`` would invent a bandpass where the calibrator had no data.
 
     Parameters
     ----------
@@ -209,55 +229,120 @@ def interpolated(
     InputError
         The table lacks a receptor, or holds no solution at all.
     """
+    shape = (mjd.size, frequencies.size, len(antennas), len(receptors))
+    return np.broadcast_to(solutions(table, mjd, frequencies, antennas, receptors), shape).copy()
+
+
+def solutions(
+    table: xr.Dataset,
+    mjd: NDArray[np.float64],
+    frequencies: NDArray[np.float64],
+    antennas: Sequence[str],
+    receptors: Sequence[str],
+) -> NDArray[np.complex128]:
+    """As `interpolated`, but with length 1 along time or frequency where a table has one solution for all."""
+    return at_frequencies(table, at_times(table, mjd, antennas, receptors), frequencies)
+
+
+def at_times(
+    table: xr.Dataset, mjd: NDArray[np.float64], antennas: Sequence[str], receptors: Sequence[str]
+) -> NDArray[np.complex128]:
+    """Solutions at times (or 1, if one is for all), at the table's own frequencies; arguments as `interpolated`."""
     there = [str(name) for name in table["polarization"].to_numpy()]
     if not set(receptors) <= set(there) or not table["GAIN"].size:
         raise InputError(
-            "The table lacks receptors", found=there if table["GAIN"].size else "nothing", expected=receptors
+            "The table lacks receptors", found=there if table["GAIN"].size else "nothing", expected=list(receptors)
         )
-    order = ("time", "frequency", "antenna_name", "polarization")
-    gain, flag = (table[name].transpose(*order).to_numpy() for name in ("GAIN", "FLAG"))
-    gain = gain.astype(np.complex128)[..., [there.index(receptor) for receptor in receptors]]
-    flag = flag[..., [there.index(receptor) for receptor in receptors]]
+    known = [str(name) for name in table["antenna_name"].to_numpy()]
+    places = [known.index(name) if name in known else -1 for name in antennas]
+    feeds = [there.index(receptor) for receptor in receptors]
+    times = np.asarray(table["time"].to_numpy(), np.float64)
+    order = np.argsort(times)
+
+    def taken(name: str) -> NDArray[Any]:
+        cube = table[name].transpose("time", "frequency", "antenna_name", "polarization").to_numpy()
+        return np.asarray(cube[order][..., feeds])
+
+    gain, flag = taken("GAIN").astype(np.complex128), taken("FLAG")
+    if "DELAY" in table:
+        # a delay is interpolated, not the phases it makes: e^delay, in which the linear rule is linear in the delay
+        gain = np.exp(1j * taken("DELAY") * _DELAY_SCALE)
     gain[flag | (gain == 0.0)] = np.nan
     # one more antenna, without solutions, for those that the table does not have
-    gain = np.pad(gain, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=np.nan)
-    known = [str(name) for name in table["antenna_name"].to_numpy()]
-    gain = gain[:, :, [known.index(name) if name in known else -1 for name in antennas]]
-    gain = _in_frequency(gain, np.asarray(table["frequency"].to_numpy(), np.float64), frequencies)
-    times = np.asarray(table["time"].to_numpy(), np.float64)
-    order_in_time = np.argsort(times)
+    gain = np.pad(gain, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=np.nan)[:, :, places]
     bandpass = str(table.attrs["kind"]).startswith("B")
-    return (_nearest if bandpass else _linear)(gain[order_in_time], times[order_in_time], mjd)
+    return (_nearest if bandpass else _linear)(gain, times[order], mjd)
+
+
+def at_frequencies(
+    table: xr.Dataset, gain: NDArray[np.complex128], frequencies: NDArray[np.float64]
+) -> NDArray[np.complex128]:
+    """What `at_times` gave, at frequencies (or 1, if one is for all)."""
+    solved_hz = np.asarray(table["frequency"].to_numpy(), np.float64)
+    if "DELAY" in table:
+        return _turned(np.angle(gain) / _DELAY_SCALE, np.isfinite(gain), solved_hz, frequencies)
+    return _in_frequency(gain, solved_hz, frequencies)
+
+
+def _turned(
+    delay: NDArray[np.float64],
+    solved: NDArray[np.bool_],
+    solved_hz: NDArray[np.float64],
+    wanted_hz: NDArray[np.float64],
+) -> NDArray[np.complex128]:
+    """Gains of delays (s) at the frequencies wanted, each from its nearest window."""
+    order = np.argsort(solved_hz)
+    middles = solved_hz[order]
+    window = np.searchsorted((middles[1:] + middles[:-1]) / 2.0, wanted_hz)
+    turns = delay[:, order[window]] * (wanted_hz - middles[window])[:, None, None]
+    return np.where(solved[:, order[window]], np.exp(2j * np.pi * turns), np.nan)
 
 
 def _in_frequency(
     gain: NDArray[np.complex128], solved_hz: NDArray[np.float64], wanted_hz: NDArray[np.float64]
 ) -> NDArray[np.complex128]:
     if solved_hz.size == 1:
-        return np.repeat(gain, wanted_hz.size, axis=1)
+        return gain
     order = np.argsort(solved_hz)
     ascending = solved_hz[order]
-    middle = (ascending[1:] + ascending[:-1]) / 2.0
-    nearest = np.searchsorted(middle, wanted_hz)
-    out = gain[:, order[nearest]]
-    out[:, np.abs(ascending[nearest] - wanted_hz) > _HALF_CHANNEL * np.median(np.diff(ascending))] = np.nan
+    step = float(np.median(np.diff(ascending)))
+    below = np.clip(np.searchsorted(ascending, wanted_hz, side="right") - 1, 0, ascending.size - 2)
+    gap = ascending[below + 1] - ascending[below]
+    part = np.clip((wanted_hz - ascending[below]) / gap, 0.0, 1.0)
+    # where the neighbours are too far apart the nearest counts alone, and a channel of the table's own always does
+    own = np.minimum(part, 1.0 - part) * gap < _SAME_CHANNEL * step
+    part = np.where(own | (gap > _HOLE * step), np.round(part), part)
+    out = _between(gain[:, order[below]], gain[:, order[below + 1]], part[None, :, None, None])
+    nearest = ascending[below + np.round(part).astype(int)]
+    alone = (part == 0.0) | (part == 1.0)
+    out[:, alone & (np.abs(wanted_hz - nearest) > _HALF_CHANNEL * step)] = np.nan
     return out
 
 
 def _nearest(
     gain: NDArray[np.complex128], times: NDArray[np.float64], mjd: NDArray[np.float64]
 ) -> NDArray[np.complex128]:
-    return gain[np.searchsorted((times[1:] + times[:-1]) / 2.0, mjd)]
+    return gain if times.size == 1 else gain[np.searchsorted((times[1:] + times[:-1]) / 2.0, mjd)]
 
 
 def _linear(
     gain: NDArray[np.complex128], times: NDArray[np.float64], mjd: NDArray[np.float64]
 ) -> NDArray[np.complex128]:
     if times.size == 1:
-        return np.repeat(gain, mjd.size, axis=0)
+        return gain
     before = np.clip(np.searchsorted(times, mjd, side="right") - 1, 0, times.size - 2)
     part = np.clip((mjd - times[before]) / (times[before + 1] - times[before]), 0.0, 1.0)[:, None, None, None]
-    first, second = gain[before], gain[before + 1]
-    amplitude = np.abs(first) * (1.0 - part) + np.abs(second) * part
-    between = amplitude * np.exp(1j * (np.angle(first) + part * np.angle(second * first.conj())))
-    return np.asarray(np.where(part == 0.0, first, np.where(part == 1.0, second, between)))
+    return _between(gain[before], gain[before + 1], part)
+
+
+def _between(
+    first: NDArray[np.complex128], second: NDArray[np.complex128], part: NDArray[np.float64]
+) -> NDArray[np.complex128]:
+    """Amplitude and phase, each linearly, from ``first`` (part 0) to ``second`` (part 1); NaN where either is."""
+    first, second, part = np.broadcast_arrays(first, second, part)
+    out = np.where(part == 1.0, second, first)
+    inside = (part > 0.0) & (part < 1.0)
+    one, two, share = first[inside], second[inside], part[inside]
+    amplitude = np.abs(one) * (1.0 - share) + np.abs(two) * share
+    out[inside] = amplitude * np.exp(1j * (np.angle(one) + share * np.angle(two * one.conj())))
+    return out

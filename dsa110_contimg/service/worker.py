@@ -188,7 +188,8 @@ def _group(run: GroupRun, queue: Queue, settings: Settings, tell: Tell | None) -
 def _claimed(run: GroupRun, queue: Queue, settings: Settings, tell: Tell | None) -> Outcome:
     night = settings.reports_dir / run.group_id[:10]
     page = night / f"{run.group_id}.html"
-    known = {row["group"]: row for row in run.products.list_reports(run.group_id[:10])}.get(run.group_id)
+    rows = [row for row in run.products.list_reports(run.group_id[:10]) if row["kind"] == "group"]
+    known = {row["group"]: row for row in rows}.get(run.group_id)
     if page.is_file() and known is not None and known["verdict"] != "failed" and run.is_done():
         return Outcome(run.group_id, run.is_calibrator, "nothing to do", known["verdict"], page)
     queue.retry(run.group_id)
@@ -213,7 +214,28 @@ def _claimed(run: GroupRun, queue: Queue, settings: Settings, tell: Tell | None)
         error = f"step {product.failed_step}: {product.error}"
         return Outcome(run.group_id, run.is_calibrator, "failed", product.verdict, product.html, error)
     queue.complete(run.group_id)
+    if run.is_calibrator:
+        _calibration(run, settings)
     return Outcome(run.group_id, run.is_calibrator, "made", product.verdict, product.html)
+
+
+def _calibration(run: GroupRun, settings: Settings) -> None:
+    """The page of a calibrator's solutions, in the night's folder calibration; one that fails says so itself."""
+    night = run.group_id[:10]
+    values = {
+        "group_id": run.group_id,
+        "measurement_set": str(run.products_dir / "ms" / f"{run.group_id}.ms"),
+        "state_dir": str(settings.state_dir),
+        "bounds": str(run.options.judge.bounds or ""),
+    }
+    product = run_template(
+        template_path("calibration_qa"),
+        settings.reports_dir / night / "calibration",
+        values,
+        name=run.group_id,
+        title=f"Calibration of {run.group_id}",
+    )
+    run.products.record_report(_report(product, "calibration", night, run.group_id))
 
 
 def parameters(run: GroupRun, settings: Settings) -> dict[str, str]:

@@ -1,13 +1,19 @@
 """calibrate: predict the field, solve with CASA, judge the solutions.
 
+Solvers are not given the data but their normal equations (`science.condense`), from which they find the same gains
+several times as fast. CASA gets them as a small Measurement Set; `science.stefcal` solves the single channels of the
+bandpass, for which CASA alone takes longer than for all the rest, and the two are held against each other.
+
 The calibrator's group gives the bandpass (B) and the gains (G); every group then solves its own phases (GP) against
 the catalogue sources in its field, because the phases of the array do not stay for half an hour, but amplitudes do.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +24,22 @@ from numpy.typing import NDArray
 
 from dsa110_contimg import telescope
 from dsa110_contimg.exceptions import CalibrationError
-from dsa110_contimg.io import ms
-from dsa110_contimg.io.caltable import open_caltable
+from dsa110_contimg.io import blocks, files, ms
+from dsa110_contimg.io.caltable import open_caltable, write_caltable
 from dsa110_contimg.io.casa import CasaTask, run_tasks
+from dsa110_contimg.io.condensed import write_condensed
 from dsa110_contimg.options import CalibrateOptions
 from dsa110_contimg.records import CalTable, MeasurementSet
-from dsa110_contimg.science import beam, predict, subtraction
+from dsa110_contimg.science import beam, casasyntax, condense, gains, predict, refants, stefcal, subtraction, window
 
 Progress = Callable[[int, int], None]
-APPLY_ORDER = {"B": 1, "G": 2, "GP": 3}
+APPLY_ORDER = {"K": 0, "B": 1, "G": 2, "GP": 3}
+
+_COLUMNS = ("DATA", "MODEL_DATA", "FLAG")
+_CHECKED_CHANNELS = 48
+"""Channels that are one where CASA solves what a channel by channel bandpass leaves."""
+_EARLY_SUBBANDS = 4
+"""Subbands in which phases are solved before the bandpass."""
 
 
 @dataclass(frozen=True)
@@ -102,59 +115,83 @@ def _in_field(
     return sources.ra[keep], sources.dec[keep], sources.flux_jy[keep], sources.spectral_index[keep]
 
 
-def choose_refant(record: MeasurementSet) -> str:
-    """The antenna with most unflagged data and, among equals, nearest to the middle of the array."""
-    layout = ms.read_layout(record.path)
-    n_channels = layout.frequencies.size
-    _, flags = ms.read_channels(record.path, "DATA", n_channels // 2, n_channels // 2 + 1)
-    good = (~flags).reshape(layout.mjd.size, layout.antenna1.size, -1).sum(axis=(0, 2)).astype(float)
-    usable = np.zeros(len(layout.names))
-    np.add.at(usable, layout.antenna1, good)
-    np.add.at(usable, layout.antenna2, good)
-    if usable.max() <= 0:
-        raise CalibrationError("No antenna has unflagged data", path=record.path, expected="a reference antenna")
-    distance = np.linalg.norm(layout.positions - np.median(layout.positions, axis=0), axis=-1)
-    near_best = usable >= 0.99 * usable.max()
-    return layout.names[int(np.argmin(np.where(near_best, distance, np.inf)))]
-
-
-def solve_calibrator(
-    record: MeasurementSet, calibrator: str, options: CalibrateOptions, place: Workplace
-) -> tuple[CalTable, CalTable]:
-    """Bandpass and gains of a calibrator's group, whose MODEL_DATA is predicted.
-
-    Phases over ``phase_interval_s`` are taken out first, so that they do not decorrelate the bandpass (solved over the
-    whole group); then one complex gain an antenna and polarisation.
+def rank_refants(record: MeasurementSet) -> list[refants.Refant]:
+    """All antennas of a Measurement Set, the best phase reference first, each with the reasons.
 
     Raises
     ------
     CalibrationError
-        Too many solutions are flagged; the tables are not made.
+        Everything is flagged.
+    """
+    layout = ms.read_layout(record.path)
+    n_antennas, cross = len(layout.names), layout.antenna1 != layout.antenna2
+    ends = np.stack([layout.antenna1, layout.antenna2])[:, cross]
+    runs = blocks.subbands(layout)
+    good = np.zeros((len(runs), ends.shape[1]))
+    with blocks.reading(record.path, layout, ("FLAG",)) as read:
+        for number, run in enumerate(runs):
+            good[number] = 1.0 - read(run)[0].mean(axis=(0, 2, 3))[cross]
+    share = np.zeros((n_antennas, len(runs)))
+    baselines = np.zeros(n_antennas, np.int64)
+    for end in ends:
+        np.add.at(share, end, good.T)
+        np.add.at(baselines, end, good.any(axis=0))
+    return refants.rank(layout.names, share / max(n_antennas - 1, 1), baselines, layout.positions)
+
+
+def choose_refant(record: MeasurementSet) -> str:
+    """The best reference antenna (`rank_refants`)."""
+    return refants.chosen(rank_refants(record), None)[0]
+
+
+def solve_calibrator(
+    record: MeasurementSet,
+    calibrator: str,
+    options: CalibrateOptions,
+    place: Workplace,
+    position: tuple[float, float] | None = None,
+) -> tuple[CalTable, ...]:
+    """Bandpass and gains of a calibrator's group, whose MODEL_DATA is predicted.
+
+    Phases over ``phase_interval_s`` are taken out first, so that they do not decorrelate the bandpass (solved over the
+    whole group); then one complex gain an antenna and polarisation. With ``do_k`` a delay comes before both.
+
+    Parameters
+    ----------
+    position : (right ascension, declination) of the calibrator (rad, ICRS)
+        With it only the integrations in which the beam still responds to it are solved on
+        (``options.window_response``); the whole group otherwise.
+
+    Raises
+    ------
+    CalibrationError
+        Nothing to solve on, a reference antenna that cannot be one, too many solutions flagged, or two solvers that
+        disagree; the tables are not made.
     ExternalToolError
         CASA failed; the tables are not made.
     """
-    refant = options.refant or choose_refant(record)
+    if options.do_k and options.solver == "stefcal":
+        raise CalibrationError("Delays are solved by CASA", found="solver stefcal", expected="casa or casa-only")
+    use = _selection(record, options, position)
     stem = f"{record.group_id}.{calibrator.replace(' ', '_')}"
-    pre = place.work_dir / f"{stem}.prebandpass"
-    paths = {kind: place.out_dir / f"{stem}.{kind}" for kind in ("B", "G")}
-    common: dict[str, Any] = {"vis": record.path, "refant": refant, "parang": False}
-    gain = common | {"gaintype": "G", "minsnr": options.gain_min_snr}
-    whole = {"solint": "inf", "combine": "scan,field"}
-    first = gain | {"caltable": pre, "calmode": "p", "solint": _interval(options)}
-    bandpass = common | whole | {"caltable": paths["B"], "bandtype": "B", "gaintable": [pre], "solnorm": False}
-    bandpass["minsnr"] = options.bandpass_min_snr
-    gains = gain | whole | {"caltable": paths["G"], "calmode": "ap", "gaintable": [paths["B"]]}
-    calls = (("gaincal", first), ("bandpass", bandpass), ("gaincal", gains))
-    tasks = [CasaTask(name, arguments, "caltable") for name, arguments in calls]
-    run_tasks(tasks, workdir=place.work_dir, measures_cache=place.measures)
-    half = {"B": options.bandpass_hours / 24, "G": options.gain_minutes / 1440}
-    made = [_judged(paths[kind], kind, record, refant, calibrator, half[kind], options) for kind in ("B", "G")]
-    return made[0], made[1]
-
-
-def _interval(options: CalibrateOptions) -> str:
-    """CASA's solution interval: single integrations have a name of their own."""
-    return "int" if options.phase_interval_s < 1.5 * telescope.INTEGRATION_S else f"{options.phase_interval_s}s"
+    kinds = (*(("K",) if options.do_k else ()), "B", "G")
+    normal = _sums(record, use, (0, options.channel_bin), _early_phases(record, use, options))
+    solve = _by_casa_only if options.solver == "casa-only" or options.do_k else _by_channels
+    half = {"K": options.bandpass_hours, "B": options.bandpass_hours, "G": options.gain_minutes / 60}
+    # one table without the other would look like a solution: they get their names when all are good
+    with tempfile.TemporaryDirectory(prefix=f".{stem}.", dir=place.out_dir) as unfinished:
+        paths = {kind: Path(unfinished) / f"{stem}.{kind}" for kind in kinds}
+        solve(record, use, normal, paths, options, place)
+        made = [
+            _judged(paths[kind], kind, record, use.refants[0], calibrator, half[kind] / 24, options) for kind in kinds
+        ]
+        final = [replace(table, path=place.out_dir / table.path.name) for table in made]
+        for old, new in zip(made, final, strict=True):
+            files.sync(old.path)
+            files.remove(new.path)
+            old.path.rename(new.path)
+        files.sync_directory(place.out_dir)
+    return tuple(final)
 
 
 def solve_phases(
@@ -169,26 +206,250 @@ def solve_phases(
     ExternalToolError
         CASA failed.
     """
-    refant = options.refant or choose_refant(record)
+    use = _selection(record, options.model_copy(update={"fields": ""}))
     path = place.out_dir / f"{record.group_id}.GP"
-    task = CasaTask(
-        "gaincal",
-        {
-            "vis": record.path,
-            "caltable": path,
-            "refant": refant,
-            "gaintype": "G",
-            "calmode": "p",
-            "solint": _interval(options),
-            "minsnr": options.gain_min_snr,
-            "gaintable": [t.path for t in tables],
-            "parang": False,
-        },
-        "caltable",
+    layout, receptors = use.layout, [hand[0] for hand in use.hands]
+    views = [open_caltable(table.path) for table in sorted(tables, key=lambda t: t.apply_order)]
+
+    def known(first: int, stop: int) -> NDArray[np.complex64]:
+        product = np.ones((1, 1, len(layout.names), len(receptors)), complex)
+        channels = layout.frequencies[first:stop]
+        for view in views:
+            product = product * gains.solutions(view, layout.mjd, channels, layout.names, receptors)
+        return np.ascontiguousarray(np.moveaxis(product, 2, 1), np.complex64)
+
+    normal = _sums(record, use, (_per_solution(layout, options), 0), known)
+    if options.solver == "stefcal":
+        write_caltable(_stefcal(use, normal, "G Jones", options, phase_only=True), path, like=record.path)
+    else:
+        small, arguments = _condensed(record, use, normal, place)
+        arguments |= {"gaintype": "G", "calmode": "p", "solint": "int", "minsnr": options.gain_min_snr}
+        _run_on(small, [CasaTask("gaincal", arguments | {"caltable": path}, "caltable")], place)
+    return _judged(path, "GP", record, use.refants[0], "", (record.mjd_end - record.mjd_start) / 2, options)
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """The data that are solved on.
+
+    Attributes
+    ----------
+    weight : (time, baseline, 1, polarization), 0 for what is left out.
+    hands : the parallel hands.
+    refants : in order of preference.
+    """
+
+    layout: ms.Layout
+    weight: NDArray[np.float32]
+    hands: tuple[str, ...]
+    refants: tuple[str, ...]
+
+    @property
+    def antennas(self) -> NDArray[np.int64]:
+        return np.stack([self.layout.antenna1, self.layout.antenna2], axis=-1)
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        return tuple(self.layout.names.index(name) for name in self.refants)
+
+    def centres(self, normal: condense.Normal) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        used = self.weight.any(axis=(1, 2, 3))
+        return condense.cell_centres(normal, self.layout.mjd, np.asarray(used), self.layout.frequencies)
+
+
+def _selection(
+    record: MeasurementSet, options: CalibrateOptions, position: tuple[float, float] | None = None
+) -> _Selection:
+    layout = ms.read_layout(record.path)
+    with ms.opened(record.path) as main:
+        there = main.colnames()
+    if "MODEL_DATA" not in there:
+        raise CalibrationError(
+            "There is no model to solve against", path=record.path, found=there, expected="MODEL_DATA"
+        )
+    weight = blocks.row_weights(record.path, layout)
+    names = [f"meridian_{layout.group_id}_t{number}" for number in range(layout.mjd.size)]
+    times = np.isin(np.arange(layout.mjd.size), casasyntax.parse_fields(options.fields, names))
+    if position is not None and not options.fields:
+        pointing = layout.pointing_ra, layout.pointing_dec
+        times = window.solving_window(position, pointing, options.window_response, options.window_integrations)
+    lengths = np.hypot(layout.uvw[..., 0], layout.uvw[..., 1])
+    inside = casasyntax.parse_uvrange(options.uvrange).holds(lengths, float(layout.frequencies.mean()))
+    kept = inside & times[:, None]
+    hands = tuple(layout.polarizations[column] for column in blocks.parallel_hands(layout))
+    chosen = refants.chosen(rank_refants(record), options.refant)
+    return _Selection(layout, np.where(kept[..., None, None], weight, 0).astype(np.float32), hands, chosen)
+
+
+def _per_solution(layout: ms.Layout, options: CalibrateOptions) -> int:
+    """Integrations of a phase solution."""
+    return max(1, round(options.phase_interval_s / layout.integration_s))
+
+
+def _sums(
+    record: MeasurementSet,
+    use: _Selection,
+    bins: tuple[int, int],
+    known: NDArray[np.complex64] | Callable[[int, int], NDArray[np.complex64]],
+    runs: list[tuple[int, int]] | None = None,
+) -> condense.Normal:
+    """Normal equations of cells of ``bins`` integrations and channels (0: all), for gains on top of the ``known``.
+
+    One subband is read while the one before is summed.
+    """
+    layout = use.layout
+    n_times, n_baselines, n_pols = layout.mjd.size, layout.antenna1.size, len(use.hands)
+    cells = [-(-size // b) if b else 1 for size, b in zip((n_times, layout.frequencies.size), bins, strict=True)]
+    normal = condense.Normal.empty(cells[0], n_baselines, cells[1], n_pols)
+    with ThreadPoolExecutor(1) as pool, blocks.reading(record.path, layout, _COLUMNS) as read:
+        summing: Future[None] | None = None
+        for run in blocks.subbands(layout, record.missing_subbands) if runs is None else runs:
+            data, model, flags = read(run)
+            # what CASA writes into a new column: a point source that nobody meant
+            if model.flat[0] == 1.0 and (model == 1.0).all():
+                raise CalibrationError("The model is not of this field", path=record.path, found="ones in MODEL_DATA")
+            gain = known(*run) if callable(known) else known
+            if summing is not None:
+                summing.result()
+            summing = pool.submit(
+                condense.accumulate, (data, model, flags), use.weight, gain, use.antennas, bins, run[0], normal.sums
+            )
+        if summing is not None:
+            summing.result()
+    if not normal.number.any():
+        raise CalibrationError("There is nothing to solve on", path=record.path, found="all flagged or deselected")
+    if not normal.power.any():
+        raise CalibrationError("The model to solve against is empty", path=record.path, found="zeros in MODEL_DATA")
+    return normal
+
+
+def _early_phases(record: MeasurementSet, use: _Selection, options: CalibrateOptions) -> NDArray[np.complex64]:
+    """How phases move within the group, (time, antenna, 1, polarization); NaN where there is no solution.
+
+    A few subbands are enough: phases that are wrong by e take e^2 / 2 from the amplitude of the bandpass.
+    """
+    runs, per = blocks.subbands(use.layout, record.missing_subbands), _per_solution(use.layout, options)
+    some = [runs[i] for i in np.unique(np.linspace(0, len(runs) - 1, _EARLY_SUBBANDS + 2).round().astype(int)[1:-1])]
+    n_antennas = len(use.layout.names)
+    ones = np.ones((1, n_antennas, 1, len(use.hands)), np.complex64)
+    normal = _sums(record, use, (per, telescope.N_CHANNELS_PER_SUBBAND), ones, some)
+    phases = stefcal.common_phases(normal, use.antennas, n_antennas, use.order)
+    return np.ascontiguousarray(phases[np.arange(use.layout.mjd.size) // per])
+
+
+def _condensed(
+    record: MeasurementSet, use: _Selection, normal: condense.Normal, place: Workplace
+) -> tuple[Path, dict[str, Any]]:
+    """The sums as a Measurement Set in scratch, and what every call on it has in common."""
+    small = files.make_directory(place.work_dir) / f"{record.group_id}.condensed.ms"
+    mjd, frequencies = use.centres(normal)
+    widths = (
+        use.layout.integration_s * use.layout.mjd.size / mjd.size,
+        use.layout.channel_width * use.layout.frequencies.size / frequencies.size,
     )
-    run_tasks([task], workdir=place.work_dir, measures_cache=place.measures)
-    half = (record.mjd_end - record.mjd_start) / 2
-    return _judged(path, "GP", record, refant, "", half, options)
+    write_condensed(small, use.layout, normal.cross, normal.power, (mjd, frequencies), widths)
+    return small, {"vis": small, "refant": ",".join(use.refants), "parang": False}
+
+
+def _run_on(small: Path, tasks: list[CasaTask], place: Workplace) -> None:
+    try:
+        run_tasks(tasks, workdir=place.work_dir, measures_cache=place.measures)
+    finally:
+        files.remove(small)
+
+
+def _by_casa_only(
+    record: MeasurementSet,
+    use: _Selection,
+    normal: condense.Normal,
+    paths: dict[str, Path],
+    options: CalibrateOptions,
+    place: Workplace,
+) -> None:
+    """All of a calibrator's tables by CASA, one on top of the other."""
+    small, common = _condensed(record, use, normal, place)
+    tasks: list[CasaTask] = []
+    for kind, path in paths.items():
+        before = [task.kwargs["caltable"] for task in tasks]
+        tasks.append(_casa_task(kind, path, common | {"gaintable": before}, options))
+    _run_on(small, tasks, place)
+    if options.cross_check and "K" not in paths:
+        _cross_check(_stefcal(use, normal, "B Jones", options), paths["B"], options)
+
+
+def _casa_task(kind: str, path: Path, common: dict[str, Any], options: CalibrateOptions) -> CasaTask:
+    """One solution over all the integrations."""
+    own: dict[str, Any] = {"caltable": path, "solint": "inf", "combine": "scan,field"}
+    if kind == "B":
+        own |= {"bandtype": "B", "solnorm": False, "minsnr": options.bandpass_min_snr}
+        return CasaTask("bandpass", common | own, "caltable")
+    mode = "p" if options.phase_only_gains and kind == "G" else "ap"
+    own |= {"gaintype": kind, "calmode": mode, "minsnr": options.gain_min_snr}
+    return CasaTask("gaincal", common | own, "caltable")
+
+
+def _by_channels(
+    record: MeasurementSet,
+    use: _Selection,
+    normal: condense.Normal,
+    paths: dict[str, Path],
+    options: CalibrateOptions,
+    place: Workplace,
+) -> None:
+    """The bandpass by stefcal; with it in the model channels can be added without loss, and CASA solves the rest."""
+    bandpass = _stefcal(use, normal, "B Jones", options)
+    write_caltable(bandpass, paths["B"], like=record.path)
+    gain = np.where(bandpass["FLAG"], np.nan, bandpass["GAIN"]).astype(complex)
+    coarse = normal.with_gains(gain, use.antennas).add_channels(_CHECKED_CHANNELS // options.channel_bin)
+    if options.solver == "stefcal":
+        rest = _stefcal(use, coarse.add_channels(), "G Jones", options, phase_only=options.phase_only_gains)
+        write_caltable(rest, paths["G"], like=record.path)
+        return
+    small, common = _condensed(record, use, coarse, place)
+    tasks, checked = [_casa_task("G", paths["G"], common, options)], place.work_dir / f"{record.group_id}.checked"
+    if options.cross_check:
+        tasks.append(_casa_task("B", checked, common, options))
+    _run_on(small, tasks, place)
+    if options.cross_check:
+        _cross_check(_stefcal(use, coarse, "B Jones", options), checked, options)
+        files.remove(checked)
+
+
+def _stefcal(
+    use: _Selection, normal: condense.Normal, kind: str, options: CalibrateOptions, *, phase_only: bool = False
+) -> xr.Dataset:
+    """Our own solutions as a view, called as CASA calls its tables."""
+    solutions = stefcal.solve_normal(
+        normal, use.antennas, len(use.layout.names), phase_only=phase_only, refants=use.order
+    )
+    mjd, frequencies = use.centres(normal)
+    coords = {
+        "time": mjd,
+        "frequency": frequencies,
+        "antenna_name": np.array(use.layout.names),
+        "polarization": np.array([hand[0] for hand in use.hands]),
+    }
+    least = options.bandpass_min_snr if kind.startswith("B") else options.gain_min_snr
+    return stefcal.as_caltable(solutions, coords, kind, use.refants[0], least)
+
+
+def _cross_check(ours: xr.Dataset, path: Path, options: CalibrateOptions) -> None:
+    """Hold CASA's bandpass against ours, on the same sums.
+
+    Raises
+    ------
+    CalibrationError
+        They differ by more than ``cross_check_sigma`` standard errors.
+    """
+    told = stefcal.agreement(ours, open_caltable(path))
+    if not told.rms_sigma <= options.cross_check_sigma:
+        raise CalibrationError(
+            "Two solvers disagree on the bandpass",
+            path=path,
+            found=f"{told.rms_sigma:.2f} standard errors rms ({told.rms_relative:.2%} of the gains) between CASA and "
+            f"stefcal, over {told.compared} solutions",
+            expected=f"at most {options.cross_check_sigma:g}",
+        )
 
 
 def _judged(

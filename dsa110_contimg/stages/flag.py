@@ -1,16 +1,27 @@
-"""flag: mark what must not be used in a Measurement Set, by cause. Visibilities are read, only FLAG is written."""
+"""flag: mark what must not be used in a Measurement Set, by cause. Visibilities are read once, only FLAG is written.
+
+One thread reads: casacore is not safe in threads, and its calls hold the interpreter. What is done to a subband that
+has been read needs neither and runs beside it.
+"""
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dsa110_contimg import telescope
-from dsa110_contimg.exceptions import CorruptFileError
-from dsa110_contimg.io import ms
+from dsa110_contimg.exceptions import CorruptFileError, OutputError
+from dsa110_contimg.io import ms, rfi
 from dsa110_contimg.options import FlagOptions
 from dsa110_contimg.records import FlagSummary, MeasurementSet
 from dsa110_contimg.science import flagging
@@ -18,115 +29,293 @@ from dsa110_contimg.science import flagging
 Progress = Callable[[int, int], None]
 
 
-def flag(record: MeasurementSet, options: FlagOptions, progress: Progress | None = None) -> FlagSummary:
+@dataclass(frozen=True)
+class _Job:
+    """What every step of one group needs.
+
+    Attributes
+    ----------
+    causes : (time, baseline, channel, polarization) uint8, `flagging.CAUSES`.
+    """
+
+    path: Path
+    layout: ms.Layout
+    options: FlagOptions
+    causes: NDArray[np.uint8]
+    pool: ThreadPoolExecutor
+
+    @property
+    def auto(self) -> NDArray[np.bool_]:
+        return np.asarray(self.layout.antenna1 == self.layout.antenna2)
+
+    @property
+    def runs(self) -> list[tuple[int, int]]:
+        """Channels of each subband."""
+        n_channels, step = self.layout.frequencies.size, telescope.N_CHANNELS_PER_SUBBAND
+        return [(first, min(first + step, n_channels)) for first in range(0, n_channels, step)]
+
+    def known(self, dead: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """(baseline,) the cause that the antennas give, or 0."""
+        gone = dead[self.layout.antenna1] | dead[self.layout.antenna2]
+        cause = np.where(gone, flagging.DEAD, 0)
+        return np.where(self.auto, flagging.AUTOCORRELATION, cause).astype(np.uint8)
+
+    def in_parts(self, work: Callable[[slice], Any]) -> list[Any]:
+        """Results of a function of a range of baselines, in threads, in order."""
+        edges = np.linspace(0, self.layout.antenna1.size, self.options.threads + 1).astype(int)
+        return list(self.pool.map(work, [slice(int(a), int(b)) for a, b in pairwise(edges)]))
+
+
+@dataclass(frozen=True)
+class _Examined:
+    """What one subband told.
+
+    Attributes
+    ----------
+    level : (antenna, polarization) of the autocorrelations, NaN where there are none.
+    total, count, seen : (time, channel, polarization) of `flagging.examine`.
+    """
+
+    level: NDArray[np.float64]
+    total: NDArray[np.float64]
+    count: NDArray[np.int64]
+    seen: NDArray[np.int64]
+
+
+def flag(
+    record: MeasurementSet,
+    options: FlagOptions,
+    progress: Progress | None = None,
+    *,
+    work_dir: Path | None = None,
+    measures: Path | None = None,
+) -> FlagSummary:
     """Flag a raw Measurement Set.
 
-    In order: what is flagged already (missing subbands, the correlator's own flags), exact zeros, dead antennas,
-    interference in the spectrogram, single outliers; autocorrelations at last. It starts from the flags that
-    `convert` left, so that its result does not depend on what was flagged before with other options.
+    In order: what is flagged already (missing subbands, the correlator's own flags), exact zeros and NaNs, dead
+    antennas, single outliers, interference, what these are extended to; autocorrelations at last. It starts from the
+    flags that `convert` left, so that its result does not depend on what was flagged before, by other options or by a
+    try that was killed. If it raises, FLAG is what it was before.
+
+    Parameters
+    ----------
+    work_dir, measures : Path, optional
+        Scratch and data of CASA (`io.casa.run_tasks`), where ``options.rfi`` is ``casa``; else temporary places.
 
     Raises
     ------
     CorruptFileError
-        More than ``options.max_flagged_fraction`` of the cross-correlations are flagged.
+        Everything is flagged already, or more than ``options.max_flagged_fraction`` of the cross-correlations are in
+        the end.
+    OutputError
+        The Measurement Set is read-only.
+    ExternalToolError
+        The detector of ``options.rfi`` is not installed, or failed.
     """
+    if record.path.exists() and not os.access(record.path / "table.dat", os.W_OK, effective_ids=True):
+        raise OutputError(
+            "Flags cannot be written into a read-only Measurement Set",
+            path=record.path,
+            found="no permission to write",
+            expected="a Measurement Set that may be changed",
+        )
     layout = ms.read_layout(record.path)
-    cross = layout.antenna1 != layout.antenna2
-    runs = _runs(layout.frequencies.size)
-    dead = _dead(record, layout, runs, options)
-    use = cross & ~dead[layout.antenna1] & ~dead[layout.antenna2]
-    n_times, tally = layout.mjd.size, _Tally(cross, layout.mjd.size)
-    totals, counts, pending = [], [], []
-    for number, (first, stop) in enumerate(runs):
-        data, flags = ms.read_channels(record.path, "DATA", first, stop, flags=ms.FLAG_VERSIONS[0])
-        tally.add("already flagged", flags)
-        flags |= data == 0
-        tally.add("exact zeros", flags)
-        flags |= np.tile(~use & cross, n_times)[:, None, None]
-        tally.add("dead antennas", flags)
-        flagging.flag_outliers(data, flags, n_times, options.visibility_sigma)
-        total, count = flagging.spectrogram(data, flags, use, n_times)
-        totals.append(total)
-        counts.append(count)
-        pending.append(flags)
+    shape = (layout.mjd.size, layout.antenna1.size, *layout.cell)
+    with ThreadPoolExecutor(options.threads) as pool:
+        job = _Job(record.path, layout, options, np.empty(shape, np.uint8), pool)
+        tell = _counting(progress, len(job.runs) + layout.mjd.size)
+        examined = _examine(job, tell)
+        dead = _dead(job, np.stack([e.level for e in examined]))
+        known = job.known(dead)
+        found = _interference(job, examined, known, work_dir, measures)
+        job.in_parts(lambda part: flagging.settle(job.causes[:, part], known[part], _part(found, part)))
+        tally = np.concatenate(job.in_parts(lambda part: _extend(job, part)))
+        summary = _summary(record, job, tally, dead)
+        with ms.opened(record.path, writable=True) as main:
+            _write(main, job, ("FLAG", ms.FLAG_VERSIONS[1]), tell)
+    return summary
+
+
+def _counting(progress: Progress | None, total: int) -> Callable[[], None]:
+    done = 0
+
+    def one() -> None:
+        nonlocal done
+        done += 1
         if progress:
-            progress(number + 1, len(runs))
-    count = np.concatenate(counts, axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(count > 0, np.concatenate(totals, axis=1) / count, np.nan)
-    bad = flagging.flag_spectrogram(mean, count, options.spectrogram_sigma)
-    with ms.opened(record.path, writable=True) as main:
-        for (first, stop), flags in zip(runs, pending, strict=True):
-            tally.add("outliers", flags)
-            cube = flags.reshape(n_times, -1, *flags.shape[1:])
-            cube |= bad[:, None, first:stop]
-            tally.add("interference", flags)
-            cube[:, ~cross] = True
-            ms.write_flags(main, first, flags, ms.FLAG_VERSIONS[1])
-    return _summary(record, layout, tally, dead, options)
+            progress(done, total)
+
+    return one
 
 
-def _runs(n_channels: int) -> list[tuple[int, int]]:
-    step = telescope.N_CHANNELS_PER_SUBBAND
-    return [(first, min(first + step, n_channels)) for first in range(0, n_channels, step)]
+def _part(found: NDArray[np.bool_], part: slice) -> NDArray[np.bool_]:
+    return found[:, part] if found.shape[1] > 1 else found
 
 
-class _Tally:
-    """Flagged cross-correlations after each cause."""
-
-    def __init__(self, cross: NDArray[np.bool_], n_times: int) -> None:
-        self.rows = np.tile(cross, n_times)
-        self.flagged: dict[str, int] = {}
-        self.size: dict[str, int] = {}
-
-    def add(self, cause: str, flags: NDArray[np.bool_]) -> None:
-        here = flags[self.rows]
-        self.flagged[cause] = self.flagged.get(cause, 0) + int(here.sum())
-        self.size[cause] = self.size.get(cause, 0) + here.size
-
-    def shares(self) -> Iterator[tuple[str, float]]:
-        """What each cause added to those before it, as a fraction."""
-        before = 0.0
-        for cause, number in self.flagged.items():
-            after = number / max(self.size[cause], 1)
-            yield cause, after - before
-            before = after
+def _extend(job: _Job, part: slice) -> NDArray[np.int64]:
+    options = job.options
+    return flagging.extend(
+        job.causes[:, part],
+        options.extend_polarizations,
+        options.extend_fraction,
+        options.grow_integrations,
+        options.grow_channels,
+    )
 
 
-def _dead(
-    record: MeasurementSet, layout: ms.Layout, runs: list[tuple[int, int]], options: FlagOptions
-) -> NDArray[np.bool_]:
+# ---- one pass over the visibilities -------------------------------------------------------------------------------
+
+
+def _examine(job: _Job, tell: Callable[[], None]) -> list[_Examined]:
+    """Read one subband after the other, and look at those that have been read in threads."""
+    n_pols, rows = job.layout.cell[1], job.layout.n_rows
+    buffers: list[NDArray[np.complex64]] = []
+    pending: list[Future[_Examined]] = []
+    with ms.opened(job.path) as main:
+        for number, (first, stop) in enumerate(job.runs):
+            shape = (rows, stop - first, n_pols)
+            turn = number % (job.options.threads + 1)
+            if number > job.options.threads:
+                pending[number - job.options.threads - 1].result()
+            if turn == len(buffers):
+                buffers.append(np.empty(shape, np.complex64))
+            elif buffers[turn].shape != shape:
+                buffers[turn] = np.empty(shape, np.complex64)
+            low, high = [first, 0], [stop - 1, n_pols - 1]
+            # into memory that is there already: making new pages costs three times as much as reading
+            main.getcolslicenp("DATA", buffers[turn], low, high)
+            flags = main.getcolslice(ms.FLAG_VERSIONS[0], low, high)
+            pending.append(job.pool.submit(_examine_run, job, first, buffers[turn], flags))
+            tell()
+    return [future.result() for future in pending]
+
+
+def _examine_run(job: _Job, first: int, data: NDArray[np.complex64], flags: NDArray[np.bool_]) -> _Examined:
+    """One subband: (row, channel, polarization)."""
+    n_times, n_baselines = job.layout.mjd.size, job.layout.antenna1.size
+    n_channels, n_pols = data.shape[1:]
+    auto = np.flatnonzero(job.auto)
+    cube = (n_times, n_baselines, n_channels, n_pols)
+    level = np.full((len(job.layout.names), n_pols), np.nan)
+    measured = flagging.autocorrelation_level(data.reshape(cube)[:, auto], flags.reshape(cube)[:, auto])
+    level[job.layout.antenna1[auto]] = measured
+    parallel = [i for i, p in enumerate(job.layout.polarizations) if p in ("XX", "YY")]
+    level = level[:, parallel]
+    # an antenna may be dead in a part of the band; one that was not measured here may still be alive
+    weak = np.asarray((level < job.options.dead_antenna_ratio).any(axis=-1))
+    flat = (n_times, n_baselines, n_channels * n_pols)
+    causes = job.causes.reshape(n_times, n_baselines, -1)[:, :, first * n_pols : (first + n_channels) * n_pols]
+    total, count, seen = flagging.examine(
+        data.reshape(flat), flags.reshape(flat), job.known(weak), n_pols, job.options.visibility_sigma, causes
+    )
+    shape = (n_times, n_channels, n_pols)
+    return _Examined(level, total.reshape(shape), count.reshape(shape), seen.reshape(shape))
+
+
+def _dead(job: _Job, levels: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Dead antennas, by the median over the band of their autocorrelations; all alive where none were recorded."""
-    auto = np.flatnonzero(layout.antenna1 == layout.antenna2)
-    if auto.size == 0:
-        return np.zeros(len(layout.names), bool)
-    only: dict[str, Any] = {"rows_of": auto, "n_baselines": layout.antenna1.size, "flags": ms.FLAG_VERSIONS[0]}
-    level = np.full((len(runs), len(layout.names), len(layout.polarizations)), np.nan)
-    for number, (first, stop) in enumerate(runs):
-        data, flags = ms.read_channels(record.path, "DATA", first, stop, **only)
-        amplitude = np.where(flags, np.nan, np.abs(data)).reshape(-1, auto.size, stop - first, data.shape[-1])
-        if np.isfinite(amplitude).any():
-            filled = np.where(np.isfinite(amplitude), amplitude, 0.0)
-            level[number, layout.antenna1[auto]] = filled.mean(axis=(0, 2))
-    parallel = [i for i, p in enumerate(layout.polarizations) if p in ("XX", "YY")]
-    seen = np.isfinite(level).any(axis=(1, 2))
-    if not seen.any():
-        raise CorruptFileError("Every visibility is flagged already", path=record.path, expected="some data")
-    return flagging.dead_antennas(np.median(level[seen], axis=0)[:, parallel], options.dead_antenna_ratio)
+    if not job.auto.any():
+        return np.zeros(len(job.layout.names), bool)
+    if not np.isfinite(levels).any():
+        raise CorruptFileError("Every visibility is flagged already", path=job.path, expected="some data")
+    return flagging.dead_by_band(levels, job.options.dead_antenna_ratio)
 
 
-def _summary(
-    record: MeasurementSet, layout: ms.Layout, tally: _Tally, dead: NDArray[np.bool_], options: FlagOptions
-) -> FlagSummary:
-    shares = tuple(tally.shares())
-    fraction = sum(share for _, share in shares)
-    if fraction > options.max_flagged_fraction:
-        causes = ", ".join(f"{cause} {share:.0%}" for cause, share in shares if share > 0.005)
+# ---- interference -------------------------------------------------------------------------------------------------
+
+
+def _interference(
+    job: _Job, examined: list[_Examined], known: NDArray[np.uint8], work_dir: Path | None, measures: Path | None
+) -> NDArray[np.bool_]:
+    """(time, baseline, channel, polarization) of what the detector of choice finds; one baseline stands for all."""
+    if job.options.rfi == "builtin":
+        total, count, seen = (
+            np.concatenate([getattr(e, name) for e in examined], axis=1) for name in ("total", "count", "seen")
+        )
+        return flagging.common_interference(total, count, seen, job.options.spectrogram_sigma)[:, None]
+    if job.options.rfi == "aoflagger":
+        return _by_aoflagger(job, known)
+    if job.options.rfi == "casa":
+        return _by_casa(job, known, work_dir, measures)
+    return np.zeros((job.causes.shape[0], 1, *job.causes.shape[2:]), bool)
+
+
+def _by_aoflagger(job: _Job, known: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """The whole band of some baselines at a time."""
+    detector = rfi.AOFlagger(job.options.aoflagger_threshold)
+    n_times, n_baselines = job.causes.shape[:2]
+    found = np.zeros(job.causes.shape, bool)
+    step = -(-n_baselines // 8)
+    with ms.opened(job.path) as main:
+        for first in range(0, n_baselines, step):
+            here = slice(first, min(first + step, n_baselines))
+            use = np.flatnonzero(known[here] == 0)
+            rows = [main.getcol("DATA", t * n_baselines + first, here.stop - first)[use] for t in range(n_times)]
+            flags = job.causes[:, here][:, use] != 0
+            found[:, first + use] = detector.detect(np.stack(rows), flags)
+    return found
+
+
+def _by_casa(job: _Job, known: NDArray[np.uint8], work_dir: Path | None, measures: Path | None) -> NDArray[np.bool_]:
+    """What tfcrop and rflag add to FLAG, which holds what is known before them as long as they work."""
+    no_more = np.zeros((job.causes.shape[0], 1, *job.causes.shape[2:]), bool)
+    job.in_parts(lambda part: flagging.settle(job.causes[:, part], known[part], no_more))
+    before = _read_flags(job)
+    with ms.opened(job.path, writable=True) as main:
+        _write(main, job, ("FLAG",))
+    with ExitStack() as stack:
+        stack.callback(_put_back, job, before)
+        place = work_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flag-")))
+        rfi.casa_flag(job.path, workdir=place, measures_cache=measures, threads=job.options.threads)
+        return np.asarray(_read_flags(job) & (job.causes == 0))
+
+
+def _read_flags(job: _Job) -> NDArray[np.bool_]:
+    flags = np.empty(job.causes.shape, bool)
+    with ms.opened(job.path) as main:
+        for t, rows in enumerate(_rows(job)):
+            flags[t] = main.getcol("FLAG", rows.start, rows.stop - rows.start)
+    return flags
+
+
+def _put_back(job: _Job, flags: NDArray[np.bool_]) -> None:
+    with ms.opened(job.path, writable=True) as main:
+        for t, rows in enumerate(_rows(job)):
+            main.putcol("FLAG", flags[t], rows.start, rows.stop - rows.start)
+
+
+# ---- the result ---------------------------------------------------------------------------------------------------
+
+
+def _rows(job: _Job) -> Iterator[slice]:
+    """Rows of each integration."""
+    n_times, n_baselines = job.causes.shape[:2]
+    return (slice(t * n_baselines, (t + 1) * n_baselines) for t in range(n_times))
+
+
+def _write(main: Any, job: _Job, columns: tuple[str, ...], tell: Callable[[], None] | None = None) -> None:
+    flags = np.empty(job.causes.shape[1:], bool)
+    for t, rows in enumerate(_rows(job)):
+        np.not_equal(job.causes[t], 0, out=flags)
+        for column in columns:
+            main.putcol(column, flags, rows.start, len(flags))
+        if tell:
+            tell()
+
+
+def _summary(record: MeasurementSet, job: _Job, tally: NDArray[np.int64], dead: NDArray[np.bool_]) -> FlagSummary:
+    """Shares of the cross-correlations by cause; ``tally`` is (baseline, cause)."""
+    cross = tally[~job.auto].sum(axis=0)
+    share = cross / max(int(cross.sum()), 1)
+    shares = tuple((cause, float(share[number])) for number, cause in enumerate(flagging.CAUSES, start=1))
+    fraction = float(share[1 : len(flagging.CAUSES) + 1].sum())
+    if fraction > job.options.max_flagged_fraction:
+        causes = ", ".join(f"{cause} {part:.0%}" for cause, part in shares if part > 0.005)
         raise CorruptFileError(
             "Nearly everything is flagged",
             path=record.path,
             found=f"{fraction:.1%} ({causes})",
-            expected=f"at most {options.max_flagged_fraction:.0%}",
+            expected=f"at most {job.options.max_flagged_fraction:.0%}",
         )
-    names = tuple(name for name, gone in zip(layout.names, dead, strict=True) if gone)
-    return FlagSummary(record, shares, float(fraction), names)
+    names = tuple(name for name, gone in zip(job.layout.names, dead, strict=True) if gone)
+    return FlagSummary(record, shares, fraction, names)

@@ -73,6 +73,19 @@ class Members(sa.types.TypeDecorator[tuple[Any, ...]]):
         return None if value is None else tuple(json.loads(value))
 
 
+class Figures(sa.types.TypeDecorator[dict[str, Any]]):
+    """Named figures, stored as a JSON object; a number that is missing or infinite is stored as null."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, _: Dialect) -> str | None:
+        return None if value is None else json.dumps({str(k): _plain(v) for k, v in value.items()}, sort_keys=True)
+
+    def process_result_value(self, value: Any, _: Dialect) -> dict[str, Any] | None:
+        return None if value is None else dict(json.loads(value))
+
+
 class Utc(sa.types.TypeDecorator[datetime]):
     """A moment in UTC. SQLite keeps no zone, so a time without one is refused on the way in."""
 
@@ -177,23 +190,41 @@ caltables = sa.Table(
     "caltables",
     metadata,
     _required("path", Location, "CASA calibration table", primary_key=True),
-    _required("kind", sa.String(8), "B bandpass, G complex gain, GP phase-only gain of the target field"),
-    _required("set_name", sa.Text, "tables solved together share it"),
+    _required("registered_at", Utc, "when this row was written (UTC): solved anew, a new one", primary_key=True),
+    _required("kind", sa.String(8), "K, BA, BP, B, GA, G, GP, 2G or FLUX; GP are phases alone"),
+    _required("set_name", sa.Text, "tables solved together share it; in a set, windows of one kind never overlap"),
     _required("apply_order", Whole, "place in the order of application"),
     _required("group_id", sa.String(32), "group it was solved on"),
     _required("refant", sa.Text, "reference antenna (station name)"),
     _required("mjd", Real, "middle of the data it was solved on (MJD UTC)"),
-    _required("valid_from", Real, "begin of the validity, inclusive (MJD UTC)"),
-    _required("valid_to", Real, "end of the validity, exclusive (MJD UTC)"),
+    _required("valid_from", Real, "begin of the validity as solved, inclusive (MJD UTC)"),
+    _required("valid_to", Real, "end of the validity as solved, exclusive (MJD UTC)"),
     _number("flagged_fraction", "fraction of solutions flagged"),
     _number("median_snr", "median signal to noise ratio of the solutions"),
     _required("calibrator", sa.Text, "calibrator source; empty: the field itself"),
     _required("status", sa.String(16), "active, retired or failed: only active tables are applied"),
+    _required("reason", sa.Text, "why it is not active; empty: nobody said"),
+    sa.Column("retired_at", Utc, info={"help": "when it ceased to be active (UTC)"}),
+    _required("content_hash", sa.String(64), "hash of the table's files; empty: not known"),
+    _required("parents", Members, "tables that were applied when it was solved"),
+    _required("quality", Figures, "figures of its quality, as JSON"),
     _label(),
-    _registered(),
     sa.CheckConstraint(_one_of("status", TABLE_STATUSES), name="status"),
     sa.CheckConstraint("valid_from < valid_to", name="window"),
     sa.Index(None, "kind", "mjd"),
+)
+
+caltable_windows = sa.Table(
+    "caltable_windows",
+    metadata,
+    _required("path", Location, "CASA calibration table", primary_key=True),
+    _required("registered_at", Utc, "which of the solutions under that path (UTC)", primary_key=True),
+    _required("valid_from", Real, "begin, inclusive (MJD UTC)", primary_key=True),
+    _required("opened_at", Utc, "since when it is applied in this window (UTC)", primary_key=True),
+    _required("valid_to", Real, "end, exclusive (MJD UTC)"),
+    sa.Column("closed_at", Utc, info={"help": "until when it was (UTC); NULL: it is"}),
+    sa.ForeignKeyConstraint(["path", "registered_at"], ["caltables.path", "caltables.registered_at"]),
+    sa.CheckConstraint("valid_from < valid_to", name="window"),
 )
 
 ms_index = sa.Table(

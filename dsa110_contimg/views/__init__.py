@@ -9,7 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dsa110_contimg.views.calibration import gain_solutions
+    from dsa110_contimg.views.calibration import (
+        antenna_amplitudes,
+        antenna_phases,
+        gain_solutions,
+        refant_ranking,
+        solution_snr,
+    )
     from dsa110_contimg.views.explore import explorer
     from dsa110_contimg.views.fluxes import flux_ratio, light_curves, noise_vs_time, position_offsets, ratio_by_group
     from dsa110_contimg.views.image import image_view, thumbnail
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
     )
     from dsa110_contimg.views.looking import amplitude, flags, phase, waterfall
     from dsa110_contimg.views.planes import flag_fractions
+    from dsa110_contimg.views.search import calibrator_search
     from dsa110_contimg.views.summary import glance
     from dsa110_contimg.views.tables import Markup, brightest_sources, key_values, table
     from dsa110_contimg.views.visibilities import amplitude_phase, uv_coverage
@@ -31,7 +38,10 @@ _WHERE = {
     "Markup": "tables",
     "amplitude": "looking",
     "amplitude_phase": "visibilities",
+    "antenna_amplitudes": "calibration",
+    "antenna_phases": "calibration",
     "brightest_sources": "tables",
+    "calibrator_search": "search",
     "explorer": "explore",
     "flag_fractions": "planes",
     "flags": "looking",
@@ -49,6 +59,8 @@ _WHERE = {
     "phase": "looking",
     "position_offsets": "fluxes",
     "ratio_by_group": "fluxes",
+    "refant_ranking": "calibration",
+    "solution_snr": "calibration",
     "table": "tables",
     "thumbnail": "image",
     "uv_coverage": "visibilities",
@@ -60,7 +72,10 @@ __all__ = [
     "Markup",
     "amplitude",
     "amplitude_phase",
+    "antenna_amplitudes",
+    "antenna_phases",
     "brightest_sources",
+    "calibrator_search",
     "explorer",
     "flag_fractions",
     "flags",
@@ -78,6 +93,8 @@ __all__ = [
     "phase",
     "position_offsets",
     "ratio_by_group",
+    "refant_ranking",
+    "solution_snr",
     "table",
     "thumbnail",
     "uv_coverage",

@@ -1,5 +1,6 @@
 """Injected gains come out again: a view that was observed with gains is, after `apply_gains`, the sky."""
 
+import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
@@ -7,6 +8,8 @@ import xarray as xr
 from dsa110_contimg import schema, telescope
 from dsa110_contimg.exceptions import CalibrationError, InputError
 from dsa110_contimg.science.gains import apply_gains, interpolated
+from dsa110_contimg.science.phasing import phase_to
+from dsa110_contimg.science.reduction import average
 
 HERE = (1.4, 0.29)
 SKY = [(1.41, 0.3, 2.0), (1.39, 0.285, 0.8)]
@@ -99,14 +102,33 @@ def test_data_without_a_solution_are_flagged_and_left_as_they_were(looking_at):
     assert np.isfinite(out.VISIBILITY).all() and np.isfinite(out.WEIGHT).all()
 
 
-def test_a_bandpass_counts_from_the_nearest_channel_at_most_half_a_channel_away():
-    gain = np.arange(1, 5)[None, None, :, None] * np.ones((1, 1, 4, 2))
+def test_a_bandpass_is_linear_between_channels_and_ends_half_a_channel_outside():
+    gain = np.arange(1, 5)[None, None, :, None] * np.ones((1, 1, 4, 2), complex)
+    gain[..., 0, :] = 1j  # the channel of highest frequency: a quarter of a turn to the next
     table = caltable(gain, [61066.0], BAND[:4][::-1], "B Jones", antennas="1")
     step = telescope.CHANNEL_WIDTH_HZ
-    wanted = np.array([BAND[0] - 0.4 * step, BAND[1] + 0.3 * step, BAND[2] + 0.6 * step, BAND[3] + 0.7 * step])
-    found = interpolated(table, np.array([61066.0]), wanted, ["1"], ["X", "Y"])[0, :, 0, 0]
-    np.testing.assert_array_equal(found[:3], [4, 3, 1])
-    assert np.isnan(found[3])
+    offsets = np.array([-0.6, -0.4, 0.0, 1.3, 2.5, 3.0, 3.5, 3.6])
+    found = interpolated(table, np.array([61066.0]), BAND[0] + offsets * step, ["1"], ["X", "Y"])[0, :, 0, 0]
+    expected = [np.nan, 4, 4, 2.7, 1.5 * np.exp(1j * np.pi / 4), 1j, 1j, np.nan]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    flag = np.zeros(gain.shape, bool)
+    flag[0, 0, 2] = True  # BAND[1]
+    flagged = interpolated(table.assign(FLAG=(table.FLAG.dims, flag)), np.array([61066.0]), BAND[:4], ["1"], ["X"])
+    np.testing.assert_array_equal(np.isnan(flagged[0, :, 0, 0]), [False, True, False, False])
+
+
+def test_nothing_is_invented_in_a_hole_of_a_bandpass():
+    table = caltable(np.ones((1, 1, 4, 2)), [61066.0], BAND[[0, 1, 4, 5]], "B Jones", antennas="1")
+    found = interpolated(table, np.array([61066.0]), BAND[:6], ["1"], ["X"])[0, :, 0, 0]
+    np.testing.assert_array_equal(np.isnan(found), [False, False, True, True, False, False])
+
+
+def test_a_delay_turns_the_phase_about_its_own_frequency():
+    table = caltable(np.ones((2, 1, 1, 2)), [61066.0, 61067.0], [BAND[8]], "K Jones", antennas="1")
+    table["DELAY"] = (table.GAIN.dims, np.array([5e-9, -15e-9])[:, None, None, None] * np.ones((2, 1, 1, 2)))
+    found = interpolated(table, np.array([61066.0, 61066.5]), BAND, ["1"], ["X"])[:, :, 0, 0]
+    expected = np.exp(2j * np.pi * np.array([5e-9, -5e-9])[:, None] * (BAND - BAND[8]))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
 
 
 def test_a_bandpass_is_the_nearest_in_time_and_gains_are_interpolated():
@@ -150,3 +172,47 @@ def test_tables_that_cannot_be_applied_are_an_error(looking_at):
         apply_gains(view.isel(polarization=[0]).assign_coords(polarization=["I"]), table)
     with pytest.raises(CalibrationError, match="No antenna has a solution"):
         apply_gains(view, table.assign(FLAG=~table.FLAG))
+
+
+def test_gains_phasing_and_averaging_are_one_pass(looking_at):
+    """Composed lazily, each block of each variable is read once; the result is that of one after the other."""
+    plain = looking_at(SKY, HERE)
+    tables = (
+        caltable(random_gains((1, 6, 16, 2)), [61066.0], BAND, "B Jones"),
+        caltable(random_gains((1, 6, 1, 2), 2), [61066.0], [1.4e9], "G Jones"),
+    )
+    reads: list[tuple[str, tuple[slice, ...]]] = []
+
+    class Counting:
+        """An array that tells when it is read."""
+
+        def __init__(self, name, values):
+            self.name, self.values = name, values
+            self.shape, self.dtype, self.ndim = values.shape, values.dtype, values.ndim
+
+        def __getitem__(self, key):
+            reads.append((self.name, key))
+            return self.values[key]
+
+    cubes = ("VISIBILITY", "FLAG", "WEIGHT")
+    sources = {name: Counting(name, plain[name].to_numpy()) for name in cubes}
+    lazy = plain.drop_vars("MODEL").assign(
+        {
+            name: (
+                plain[name].dims,
+                da.from_array(source, chunks=(2, -1, -1, -1), asarray=False, fancy=False, name=f"counted-{name}"),
+            )
+            for name, source in sources.items()
+        }
+    )
+
+    def calibrated(view):
+        return average(phase_to(apply_gains(view, *tables), (1.41, 0.3)), channels=4, integrations=2)
+
+    reads.clear()
+    found = calibrated(lazy).compute()
+    # two blocks of two integrations each
+    assert len(reads) == len(cubes) * 2, reads
+    expected = calibrated(plain.drop_vars("MODEL"))
+    for name in cubes:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-6)

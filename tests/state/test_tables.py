@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+import shutil
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -20,11 +21,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from dsa110_contimg.exceptions import StateError
 from dsa110_contimg.records import CalTable, ImageProduct, MeasurementSet
+from dsa110_contimg.settings import DATABASE_NAME
 from dsa110_contimg.state import tables
-from dsa110_contimg.state.database import Database, open_database, revisions, upsert
+from dsa110_contimg.state.database import MIGRATIONS, Database, migrate, open_database, revisions, upsert
 from dsa110_contimg.state.products import Report
+from dsa110_contimg.state.registry import Registry
 
 BOOKKEEPING = {"run_label", "registered_at", "is_current", "status"}
+BOOKKEEPING |= {"reason", "retired_at", "content_hash", "parents", "quality"}
 KEPT = [
     (CalTable, tables.caltables),
     (MeasurementSet, tables.ms_index),
@@ -118,10 +122,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Database:
 def test_records_come_back_as_they_went_in(record: object, store: Database) -> None:
     table = dict(KEPT)[type(record)]
     ours = {"run_label": "", "registered_at": tables.now(), "is_current": True, "status": "active"}
+    ours |= {"reason": "", "content_hash": "", "parents": (), "quality": {}}
     values = tables.record_row(record)
     with store.write() as connection:
         upsert(connection, table, values | {k: v for k, v in ours.items() if k in table.c})
-        row = connection.execute(sa.select(table).where(table.c.path == record.path)).mappings().one()
+        query = sa.select(table).where(table.c.path == record.path, table.c.registered_at == ours["registered_at"])
+        row = connection.execute(query).mappings().one()
     back = type(record)(**{k: v for k, v in row.items() if k not in BOOKKEEPING})
     for field in dataclasses.fields(record):
         stored, given = getattr(back, field.name), getattr(record, field.name)
@@ -159,3 +165,45 @@ def test_plain_rows_hold_only_what_json_can() -> None:
     row = {"a": math.nan, "b": math.inf, "c": Path("/x"), "d": (1, 2), "e": datetime(2026, 1, 1, tzinfo=UTC), "f": True}
     expected = {"a": None, "b": None, "c": "/x", "d": [1, 2], "e": "2026-01-01T00:00:00Z", "f": True}
     assert tables.plain(row) == expected
+
+
+def test_tables_registered_before_windows_were_kept_are_in_force_as_before(tmp_path: Path) -> None:
+    """The third revision: status and validity of every row of the second carry over."""
+    older = tmp_path / "migrations"
+    shutil.copytree(MIGRATIONS, older, ignore=shutil.ignore_patterns("__pycache__", "0003*", "0004*", "0005*"))
+    engine = sa.create_engine(f"sqlite:///{tmp_path / DATABASE_NAME}")
+    columns = "path, kind, set_name, apply_order, group_id, refant, mjd, valid_from, valid_to, calibrator, status"
+    with engine.begin() as connection:
+        migrate(connection, revisions(older))
+        for number, status in enumerate(tables.TABLE_STATUSES):
+            (tmp_path / status).mkdir()
+            row = (
+                str(tmp_path / status),
+                "B",
+                status,
+                1,
+                "g",
+                "24",
+                61000.0 + number,
+                60999.5,
+                61000.5 + number,
+                "3C48",
+            )
+            values = ", ".join(map(repr, (*row, status, "", "2026-01-26 01:02:03.000000")))
+            connection.exec_driver_sql(f"INSERT INTO caltables ({columns}, run_label, registered_at) VALUES ({values})")
+    engine.dispose()
+    database = open_database(tmp_path)
+    registry = Registry(database)
+    assert {row["set_name"]: row["status"] for row in registry.list_tables()} == {s: s for s in tables.TABLE_STATUSES}
+    assert [table.path.name for table in registry.applylist(61000.0)] == ["active"]
+    then = datetime(2026, 1, 26, 2, tzinfo=UTC)
+    assert [table.path.name for table in registry.applylist(61000.0, then)] == ["active"]
+    # a hash that was not kept then is taken from the disk
+    assert len(registry.hashes(registry.applylist(61000.0))[0]) == 64
+    database.close()
+
+
+def test_figures_are_stored_as_json_can_hold_them() -> None:
+    figures, dialect = tables.Figures(), sqlite.dialect()
+    stored = figures.process_bind_param({"snr": math.inf, "path": Path("/a"), "n": 3}, dialect)
+    assert figures.process_result_value(stored, dialect) == {"snr": None, "path": "/a", "n": 3}

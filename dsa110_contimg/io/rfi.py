@@ -1,0 +1,140 @@
+"""Detectors of interference that others wrote: AOFlagger in this process, CASA's tfcrop and rflag in a child.
+
+Each finds what one baseline sees alone; the spectrogram of `science.flagging`, which averages over baselines, finds
+weaker signals that all of them see, and is faster. They are here to compare with, and for interference that is not
+common to the array.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from dsa110_contimg.exceptions import ExternalToolError, InputError
+from dsa110_contimg.io.casa import CasaTask, run_tasks
+
+_LINE = re.compile(r"^(\s*local base_threshold = )[\d.]+", re.MULTILINE)
+CASA_CUTOFF = 5.0
+"""Threshold of tfcrop and rflag (their standard deviations of an amplitude)."""
+
+
+class AOFlagger:
+    """AOFlagger's generic strategy (SumThreshold, Offringa et al. 2010 and 2012) for one baseline at a time.
+
+    Parameters
+    ----------
+    threshold : float
+        Factor on its thresholds (``base_threshold`` of the strategy); lower finds more.
+
+    Raises
+    ------
+    ExternalToolError
+        It is not installed, or its strategy is of a kind that is not known.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        try:
+            import aoflagger
+        except ImportError as error:
+            raise ExternalToolError(
+                "AOFlagger is not installed", found=error, expected="pip install 'dsa110_contimg[rfi]'"
+            ) from error
+        self._flagger = aoflagger.AOFlagger()
+        source = Path(self._flagger.find_strategy_file(aoflagger.TelescopeId.Generic))
+        text, replaced = _LINE.subn(rf"\g<1>{threshold:.6g}", source.read_text())
+        if replaced != 1:
+            raise ExternalToolError(
+                "AOFlagger's strategy has no base_threshold", path=source, found=replaced, expected=1
+            )
+        with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
+            file.write(text)
+            file.flush()
+            self._strategy = self._flagger.load_strategy_file(file.name)
+
+    def detect(self, visibilities: NDArray[np.complex64], flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """What is interference and not yet flagged; one polarisation flags all.
+
+        Parameters
+        ----------
+        visibilities, flags : (time, baseline, channel, polarization)
+            1, 2 or 4 polarisations. Samples flagged in any are left out.
+
+        Returns
+        -------
+        (time, baseline, channel, polarization) bool
+
+        Raises
+        ------
+        InputError
+            Another number of polarisations.
+        """
+        n_times, n_baselines, n_channels, n_pols = visibilities.shape
+        if n_pols not in (1, 2, 4):
+            raise InputError("AOFlagger cannot take these polarisations", found=n_pols, expected="1, 2 or 4")
+        found = np.zeros(visibilities.shape, bool)
+        images = self._flagger.make_image_set(n_times, n_channels, 2 * n_pols)
+        mask = self._flagger.make_flag_mask(n_times, n_channels, False)  # noqa: FBT003  # the flags to begin with
+        known = np.asarray(flags.any(axis=-1))
+        for baseline in range(n_baselines):
+            if known[:, baseline].all():
+                continue
+            here = np.where(known[:, baseline, :, None], 0, visibilities[:, baseline]).transpose(2, 1, 0)
+            for pol in range(n_pols):
+                images.set_image_buffer(2 * pol, np.ascontiguousarray(here[pol].real, np.float32))
+                images.set_image_buffer(2 * pol + 1, np.ascontiguousarray(here[pol].imag, np.float32))
+            mask.set_buffer(np.ascontiguousarray(known[:, baseline].T))
+            found[:, baseline] = self._strategy.run(images, mask).get_buffer().T[:, :, None]
+        return found & ~flags
+
+
+def aoflag(visibilities: xr.Dataset, threshold: float = 1.2) -> xr.Dataset:
+    """A Visibilities Dataset with what AOFlagger finds added to FLAG, in memory.
+
+    Parameters
+    ----------
+    visibilities : Dataset
+        VISIBILITY and FLAG along time, baseline_id, frequency, polarization.
+    threshold : float
+        As in `AOFlagger`.
+
+    Raises
+    ------
+    ExternalToolError, InputError
+        As `AOFlagger`.
+    """
+    dims = ("time", "baseline_id", "frequency", "polarization")
+    data, flags = (visibilities[name].transpose(*dims).to_numpy() for name in ("VISIBILITY", "FLAG"))
+    found = AOFlagger(threshold).detect(data, flags)
+    return visibilities.assign(FLAG=(dims, flags | found))
+
+
+def casa_flag(path: Path, *, workdir: Path, measures_cache: Path | None = None, threads: int = 1) -> None:
+    """Add to FLAG of a Measurement Set what CASA's tfcrop, then rflag, find in DATA.
+
+    Raises
+    ------
+    ContimgError
+        As `io.casa.run_tasks`.
+    """
+    same: dict[str, Any] = {
+        "vis": path,
+        "datacolumn": "data",
+        "action": "apply",
+        "flagbackup": False,
+        "display": "",
+        "extendflags": False,
+        "ntime": "scan",
+    }
+    crop = {"timecutoff": CASA_CUTOFF, "freqcutoff": CASA_CUTOFF}
+    dev = {"timedevscale": CASA_CUTOFF, "freqdevscale": CASA_CUTOFF}
+    tasks = [
+        CasaTask("flagdata", {**same, "mode": "tfcrop", **crop}),
+        CasaTask("flagdata", {**same, "mode": "rflag", **dev}),
+    ]
+    run_tasks(tasks, workdir=workdir, measures_cache=measures_cache, threads=threads)
