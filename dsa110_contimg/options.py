@@ -152,8 +152,8 @@ class CalibrateOptions(Options):
     )
     cross_check_sigma: Annotated[float, Field(gt=0)] = Field(
         1.0,
-        description="Largest rms difference between the two solvers, in standard errors: they see the same noise, so "
-        "they should agree far better than their errors say.",
+        description="Largest rms difference between the two solvers, in standard errors. They see the same noise: 0.02 "
+        "on a strong calibrator with 96 antennas, 0.8 on one of a Jansky with 24.",
     )
     do_k: bool = Field(
         default=False, description="Solve a delay (K) for each antenna before the bandpass, which otherwise holds it."
