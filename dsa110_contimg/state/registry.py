@@ -318,10 +318,13 @@ class Registry:
         NoValidCalibrationError
             If no bandpass is valid, or there is neither a valid gain nor one to interpolate from.
         """
-        bandpass = self.applylist(mjd, kinds=["B"], run_label=run_label)
         try:
-            return bandpass + self.applylist(mjd, kinds=["G"], run_label=run_label), []
-        except NoValidCalibrationError:
+            return self.applylist(mjd, kinds=["B", "G"], run_label=run_label), []
+        except NoValidCalibrationError as missing:
+            try:
+                bandpass = self.applylist(mjd, kinds=["B"], run_label=run_label)
+            except NoValidCalibrationError:
+                raise missing from None  # it names all that is missing
             own = {table.set_name: table for table in self.nearest(mjd, "B", run_label=run_label)}
             gains = self.nearest(mjd, "G", run_label=run_label)
             around = [(own[gain.set_name], gain) for gain in gains if gain.set_name in own]

@@ -34,9 +34,13 @@ def write(directory: Path) -> None:
         queue.register(group)
         if queue.claim(group_id) is not None:
             queue.complete(group_id)
+        paths = {k: directory / "tables" / f"{group_id}.{k}" for k in ("B", "G")}
+        for path in paths.values():
+            path.mkdir(parents=True, exist_ok=True)
+            (path / "table.dat").write_text(str(i))
         solved = [
-            CalTable(Path(f"/{group_id}.{k}"), k, group_id, 0, group_id, "1", float(i), i - 1.0, i + 1.0, 0.0, 9.0)
-            for k in ("B", "G")
+            CalTable(path, k, group_id, 0, group_id, "1", float(i), i - 1.0, i + 1.0, 0.0, 9.0)
+            for k, path in paths.items()
         ]
         registry.register(solved)
         checkpoints.put(group_id, group, group_id=group_id, step="convert", seconds=1.0)
