@@ -162,6 +162,7 @@ def child(name, raw, place):
 
 def in_child(name, raw, place):
     place.mkdir(exist_ok=True)
+    os.sync()  # what the one before left to be written is not this one's to wait for
     command = (sys.executable, __file__, "--child", name, "--raw", str(raw), "--place", str(place))
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
