@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from dsa110_contimg.exceptions import ExternalToolError, InputError
@@ -91,27 +90,6 @@ class AOFlagger:
             mask.set_buffer(np.ascontiguousarray(known[:, baseline].T))
             found[:, baseline] = self._strategy.run(images, mask).get_buffer().T[:, :, None]
         return found & ~flags
-
-
-def aoflag(visibilities: xr.Dataset, threshold: float = 1.2) -> xr.Dataset:
-    """A Visibilities Dataset with what AOFlagger finds added to FLAG, in memory.
-
-    Parameters
-    ----------
-    visibilities : Dataset
-        VISIBILITY and FLAG along time, baseline_id, frequency, polarization.
-    threshold : float
-        As in `AOFlagger`.
-
-    Raises
-    ------
-    ExternalToolError, InputError
-        As `AOFlagger`.
-    """
-    dims = ("time", "baseline_id", "frequency", "polarization")
-    data, flags = (visibilities[name].transpose(*dims).to_numpy() for name in ("VISIBILITY", "FLAG"))
-    found = AOFlagger(threshold).detect(data, flags)
-    return visibilities.assign(FLAG=(dims, flags | found))
 
 
 def casa_flag(path: Path, *, workdir: Path, measures_cache: Path | None = None, threads: int = 1) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.constants import speed_of_light
 
 from dsa110_contimg import telescope
 from dsa110_contimg.exceptions import ExternalToolError, InputError
@@ -24,8 +25,6 @@ from dsa110_contimg.records import SubbandGroup
 
 if TYPE_CHECKING:
     from pyuvdata import UVData
-
-_SPEED_OF_LIGHT = 299_792_458.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def _read(path: Path) -> UVData:
     # float32 of the files is 0.1 mm coarse, 3e-3 rad of phase; the header's check holds the two together
     w = np.tile(uvh5.meridian_uvw(uvh5.read_header(path))[:, 2], data.Ntimes)
     data.uvw_array = data.uvw_array.astype(np.float64)
-    turns = w[:, None] * data.freq_array.ravel() / _SPEED_OF_LIGHT
+    turns = w[:, None] * data.freq_array.ravel() / speed_of_light
     data.data_array = (data.data_array * np.exp(2j * np.pi * turns)[..., None]).astype(np.complex64)
     data.set_uvws_from_antenna_positions(update_vis=False)
     return data

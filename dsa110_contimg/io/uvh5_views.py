@@ -17,6 +17,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.constants import speed_of_light
 
 from dsa110_contimg import telescope
 from dsa110_contimg.exceptions import CorruptFileError
@@ -27,7 +28,6 @@ from dsa110_contimg.io.uvh5_header import Header, meridian_uvw, subband_number
 from dsa110_contimg.io.uvh5_storage import as_complex, as_flags, read_selection
 from dsa110_contimg.records import SubbandGroup, group_id
 
-_LIGHT = 299_792_458.0
 Meridian = Callable[[NDArray[np.float64], float], tuple[NDArray[np.float64], NDArray[np.float64]]]
 """(MJD UTC, apparent declination in rad) -> ICRS right ascension and declination of hour angle 0 (rad)."""
 
@@ -180,6 +180,6 @@ class Column:
         np.conjugate(values, out=values)
         if header.centres is not None and not header.centres.stopped and header.uvw is not None:
             # the file counts from the array, V = sum S exp(2 pi i w f / c); a view counts from the phase centre
-            turns = header.uvw[..., 2].ravel()[rows, None] * header.frequencies[channels] / _LIGHT
+            turns = header.uvw[..., 2].ravel()[rows, None] * header.frequencies[channels] / speed_of_light
             values *= np.exp(2j * np.pi * turns).astype(np.complex64)[..., None]
         return values

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
+from scipy.constants import speed_of_light
 
 from dsa110_contimg.science.averaging import ImagingData
-from dsa110_contimg.science.beam import SPEED_OF_LIGHT
 from dsa110_contimg.science.coordinates import direction_cosines
 from dsa110_contimg.science.grid import SkyGrid
 from dsa110_contimg.science.gridding import Gridder
@@ -267,8 +267,8 @@ def _smearing(rows: _Rows, channels: _Channels, points: _Points, row: int, left:
     """What is left of each source on one baseline, at the middle of its channels."""
     which = rows.channels[row]
     first, last = channels.first[which], channels.first[which + 1] - 1
-    f = 0.5 * (channels.frequencies[first] + channels.frequencies[last]) / SPEED_OF_LIGHT
-    width, n = channels.width[which] / SPEED_OF_LIGHT, channels.factor[which]
+    f = 0.5 * (channels.frequencies[first] + channels.frequencies[last]) / speed_of_light
+    width, n = channels.width[which] / speed_of_light, channels.factor[which]
     u, v, w = rows.uvw[row]
     _, py, pz = rows.pole
     rate = (py * w - pz * v, pz * u, -py * u)
@@ -328,7 +328,7 @@ def _predict(
             u, v, w = rows.uvw[row]
             for p in range(n_points):
                 l, m, n1 = points.lmn[p]
-                delay[p] = (u * l + v * m + w * n1) / SPEED_OF_LIGHT
+                delay[p] = (u * l + v * m + w * n1) / speed_of_light
                 mine[p] = left[points.source[p]]
             which = rows.channels[row]
             first = channels.first[which]
@@ -364,7 +364,7 @@ def _project(
             u, v, w = rows.uvw[row]
             for p in range(n_points):
                 l, m, n1 = points.lmn[p]
-                delay[p] = (u * l + v * m + w * n1) / SPEED_OF_LIGHT
+                delay[p] = (u * l + v * m + w * n1) / speed_of_light
             which = rows.channels[row]
             first = channels.first[which]
             _turn(delay, channels.frequencies[first], re, im)

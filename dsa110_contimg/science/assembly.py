@@ -12,8 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-
-SPEED_OF_LIGHT = 299_792_458.0
+from scipy.constants import speed_of_light
 
 
 class Turning(NamedTuple):
@@ -69,10 +68,10 @@ def place(
     first, step_hz = frequencies_hz[0], (frequencies_hz[-1] - frequencies_hz[0]) / max(n_channels - 1, 1)
     factors = np.empty(n_channels, np.complex128)
     for row in range(n_rows):
-        turns = turning.delta_w[row] * first / SPEED_OF_LIGHT
+        turns = turning.delta_w[row] * first / speed_of_light
         angle = 2.0 * np.pi * (turns - np.floor(turns))
         factor = complex(np.cos(angle), np.sin(angle))
-        angle = 2.0 * np.pi * turning.delta_w[row] * step_hz / SPEED_OF_LIGHT
+        angle = 2.0 * np.pi * turning.delta_w[row] * step_hz / speed_of_light
         step = complex(np.cos(angle), np.sin(angle))
         for channel in range(n_channels):
             factors[channel] = factor

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
+from scipy.constants import speed_of_light
 from scipy.optimize import brentq
 
 from dsa110_contimg import telescope
 from dsa110_contimg.exceptions import ImagingError
-from dsa110_contimg.science.beam import SPEED_OF_LIGHT
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -127,7 +127,7 @@ def averaging_factor(
     divisors = np.array([n for n in range(1, MAX_FACTOR + 1) if n_channels % n == 0])
     # sinc falls monotonically to its first null at 1
     turns = brentq(lambda x: np.sinc(x) - (1.0 - loss), 0.0, 1.0) if loss > 0 else 0.0
-    most = turns * SPEED_OF_LIGHT / (np.maximum(uv_length_m, 1e-3) * radius_rad * width_hz)
+    most = turns * speed_of_light / (np.maximum(uv_length_m, 1e-3) * radius_rad * width_hz)
     return np.asarray(divisors[np.clip(np.searchsorted(divisors, most, side="right") - 1, 0, None)])
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.constants import speed_of_light
 from scipy.special import j1
 
 from dsa110_contimg import telescope
-
-SPEED_OF_LIGHT = 299_792_458.0
 
 
 def airy_power(
@@ -29,7 +28,7 @@ def airy_power(
     diameter_m : float
         Effective diameter. 4.65 m gives a FWHM of 2.715 deg at 1.4 GHz and a first null at 3.22 deg.
     """
-    x = np.pi * diameter_m * np.sin(separation_rad) * np.asarray(frequency_hz) / SPEED_OF_LIGHT
+    x = np.pi * diameter_m * np.sin(separation_rad) * np.asarray(frequency_hz) / speed_of_light
     # the limit at x -> 0 is 1; below 1e-4 the pattern differs from it by less than 1e-9
     safe = np.where(np.abs(x) < 1e-4, 1.0, x)
     return np.asarray(np.where(np.abs(x) < 1e-4, 1.0, (2.0 * j1(safe) / safe) ** 2))
@@ -37,7 +36,7 @@ def airy_power(
 
 def half_power_radius(frequency_hz: float, diameter_m: float = telescope.DISH_DIAMETER_M) -> float:
     """Radius at which the response is one half (rad): x = 1.61634 solves 2 J1(x)/x = sqrt(1/2)."""
-    return float(np.arcsin(1.616339948 * SPEED_OF_LIGHT / (np.pi * diameter_m * frequency_hz)))
+    return float(np.arcsin(1.616339948 * speed_of_light / (np.pi * diameter_m * frequency_hz)))
 
 
 def separation(ra1: ArrayLike, dec1: ArrayLike, ra2: ArrayLike, dec2: ArrayLike) -> NDArray[np.float64]:

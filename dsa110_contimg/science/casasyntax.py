@@ -9,10 +9,10 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.constants import speed_of_light
 
 from dsa110_contimg.exceptions import InputError
 
-SPEED_OF_LIGHT = 299_792_458.0
 _NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?"
 _UNITS = {"m": (1.0, False), "km": (1e3, False), "lambda": (1.0, True), "klambda": (1e3, True)}
 
@@ -73,7 +73,7 @@ class UVRange:
 
     def holds(self, length_m: NDArray[np.float64], frequency_hz: float) -> NDArray[np.bool_]:
         """Which projected lengths (m) lie within, at this frequency."""
-        length = length_m * (frequency_hz / SPEED_OF_LIGHT) if self.in_wavelengths else length_m
+        length = length_m * (frequency_hz / speed_of_light) if self.in_wavelengths else length_m
         return np.asarray((length >= self.least) & (length <= self.most))
 
 

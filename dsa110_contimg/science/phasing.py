@@ -4,8 +4,8 @@ With V = sum S exp(+2 pi i (w_source - w_phase) f / c), moving the phase centre 
 exp(+2 pi i (w_old - w_new) f / c). The factor is linear in frequency, so one sine and cosine per baseline and time and
 a recurrence over the channels do it. The recurrence runs in double precision: over 48 channels it is exact to 1e-14.
 
-`rotate` is for whole files on all processors; `phase_to` works on Datasets, block by block where they are lazy. Blocks
-are turned by several threads of dask at once, so the kernel under it uses one each.
+`phase_to` works on Datasets, block by block where they are lazy. Blocks are turned by several threads of dask at once,
+so the kernel under it uses one each. Conversion has a kernel of its own (`assembly`), which also puts rows in place.
 """
 
 from __future__ import annotations
@@ -16,59 +16,19 @@ import numpy as np
 import xarray as xr
 from astropy import units as u
 from astropy.coordinates import SkyCoord
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
+from scipy.constants import speed_of_light
 
 from dsa110_contimg import schema
 from dsa110_contimg.exceptions import InputError
 from dsa110_contimg.science.coordinates import uvw_frame
-
-SPEED_OF_LIGHT = 299_792_458.0
 
 Direction: TypeAlias = SkyCoord | tuple[float, float]
 """A direction in any frame, or ICRS right ascension and declination (rad)."""
 
 _EVEN_HZ = 1e-2
 """How far channels may lie from an even grid that is stepped along: 1e-6 rad of phase over 5 km."""
-
-
-@njit(parallel=True, cache=True, fastmath=False)
-def rotate(
-    visibilities: NDArray[np.complex64],
-    delta_w_m: NDArray[np.float64],
-    frequencies_hz: NDArray[np.float64],
-    conjugate: NDArray[np.bool_],
-    out: NDArray[np.complex64],
-) -> None:
-    """Multiply by exp(2 pi i delta_w f / c), reverse descending channels, conjugate where asked.
-
-    Parameters
-    ----------
-    visibilities : (row, channel, polarization)
-        Channels as in ``frequencies_hz``, equally spaced, ascending or descending.
-    delta_w_m : (row,)
-        w_old - w_new (m).
-    conjugate : (row,)
-        Rows whose result is conjugated.
-    out : (row, channel, polarization)
-        Channels ascending.
-    """
-    n_rows, n_channels, n_pols = visibilities.shape
-    descending = n_channels > 1 and frequencies_hz[1] < frequencies_hz[0]
-    first = frequencies_hz[0]
-    step_hz = (frequencies_hz[-1] - first) / max(n_channels - 1, 1)
-    for row in prange(n_rows):
-        turns = delta_w_m[row] * first / SPEED_OF_LIGHT
-        angle = 2.0 * np.pi * (turns - np.floor(turns))
-        factor = complex(np.cos(angle), np.sin(angle))
-        angle = 2.0 * np.pi * delta_w_m[row] * step_hz / SPEED_OF_LIGHT
-        step = complex(np.cos(angle), np.sin(angle))
-        for channel in range(n_channels):
-            to = n_channels - 1 - channel if descending else channel
-            for pol in range(n_pols):
-                value = visibilities[row, channel, pol] * factor
-                out[row, to, pol] = value.conjugate() if conjugate[row] else value
-            factor *= step
 
 
 @njit(nogil=True, cache=True)
@@ -87,7 +47,7 @@ def _turn(
     n_time, n_baseline, n_channel, n_pol = visibilities.shape
     for time in range(n_time):
         for baseline in range(n_baseline):
-            delay = delta_w_m[time, baseline] / SPEED_OF_LIGHT
+            delay = delta_w_m[time, baseline] / speed_of_light
             angle = 2.0 * np.pi * delay * step_hz
             step = complex(np.cos(angle), np.sin(angle))
             factor = 1.0 + 0.0j

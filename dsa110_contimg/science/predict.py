@@ -12,11 +12,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
+from scipy.constants import speed_of_light
 
 from dsa110_contimg.science import beam, coordinates
 from dsa110_contimg.science.aberration import aberration_scale
 
-SPEED_OF_LIGHT = 299_792_458.0
 EARTH_RATE = 7.292115e-5
 """Rotation rate of the earth (rad/s)."""
 
@@ -120,11 +120,11 @@ def predict(
         step_re = np.empty(n_sources, np.float32)
         step_im = np.empty(n_sources, np.float32)
         for s in range(n_sources):
-            path = (u * lmn[s, 0] + v * lmn[s, 1] + w * lmn[s, 2]) / SPEED_OF_LIGHT
+            path = (u * lmn[s, 0] + v * lmn[s, 1] + w * lmn[s, 2]) / speed_of_light
             turns = path * frequencies_hz[0]
             angle = two_pi * (turns - np.floor(turns))
-            rate = (du * offset[t, s, 0] + dv * offset[t, s, 1] + dw * offset[t, s, 2]) * middle / SPEED_OF_LIGHT
-            delay = (u * offset[t, s, 0] + v * offset[t, s, 1] + w * offset[t, s, 2]) / SPEED_OF_LIGHT
+            rate = (du * offset[t, s, 0] + dv * offset[t, s, 1] + dw * offset[t, s, 2]) * middle / speed_of_light
+            delay = (u * offset[t, s, 0] + v * offset[t, s, 1] + w * offset[t, s, 2]) / speed_of_light
             loss = np.sinc(rate * integration_s) * np.sinc(delay * width)
             re[s] = loss * np.cos(angle)
             im[s] = loss * np.sin(angle)

@@ -16,10 +16,11 @@ import numpy as np
 import xarray as xr
 from numba import njit
 from numpy.typing import NDArray
+from scipy.constants import speed_of_light
 
 from dsa110_contimg import schema, telescope
 from dsa110_contimg.exceptions import InputError
-from dsa110_contimg.science.beam import SPEED_OF_LIGHT, half_power_radius
+from dsa110_contimg.science.beam import half_power_radius
 from dsa110_contimg.science.phasing import uvw
 from dsa110_contimg.science.smearing import EARTH_ROTATION
 
@@ -329,7 +330,7 @@ def _loss(
     if max(counts) == 1:
         return AveragingLoss(0.0, 0.0)
     cross = dataset["baseline_antenna1_name"].to_numpy() != dataset["baseline_antenna2_name"].to_numpy()
-    baselines = _metres(dataset)[:, cross] / SPEED_OF_LIGHT
+    baselines = _metres(dataset)[:, cross] / speed_of_light
     baselines = baselines[np.isfinite(baselines).all(axis=-1)]
     if not len(baselines):
         return AveragingLoss(0.0, 0.0)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 from numpy.typing import ArrayLike, NDArray
+from scipy.constants import speed_of_light
 
 from dsa110_contimg.science.averaging import ImagingData
-from dsa110_contimg.science.beam import SPEED_OF_LIGHT, airy_power, separation
+from dsa110_contimg.science.beam import airy_power, separation
 from dsa110_contimg.science.coordinates import direction_cosines
 
 EARTH_ROTATION = 7.292115e-5
@@ -95,7 +96,7 @@ def surviving_fraction(
     lmn = direction_cosines(ra.ravel(), dec.ravel(), *centre) - axis_z
     tracking = direction_cosines(data.track.pointing_ra, data.track.pointing_dec, *centre) - axis_z
     sample, row, frequency, channels = _samples(data, weights)
-    wavelengths = data.uvw[row] * (frequency / SPEED_OF_LIGHT)[:, None]
+    wavelengths = data.uvw[row] * (frequency / speed_of_light)[:, None]
     pole = np.array([0.0, np.cos(centre[1]), np.sin(centre[1])])
     rate = np.cross(pole, wavelengths) * (EARTH_ROTATION * data.track.integration_s)
     width = np.array([c.native_width_hz for c in data.channels])[channels] / frequency

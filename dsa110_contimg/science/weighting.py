@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+from scipy.constants import speed_of_light
 
 from dsa110_contimg.exceptions import ImagingError
 from dsa110_contimg.science.averaging import ImagingData
-from dsa110_contimg.science.beam import SPEED_OF_LIGHT
 
 Scheme = Literal["natural", "uniform", "briggs"]
 
@@ -47,7 +47,7 @@ def _count(
         for k in range(offsets[row + 1] - offsets[row]):
             w = weights[offsets[row] + k]
             if w > 0.0:
-                f = frequencies[base + k] / SPEED_OF_LIGHT
+                f = frequencies[base + k] / speed_of_light
                 y, x = _cell(uvw[row, 0] * f, uvw[row, 1] * f, grid.shape[1], scale)
                 if y >= 0:
                     grid[y, x] += w
@@ -70,7 +70,7 @@ def _apply(
         for k in range(offsets[row + 1] - offsets[row]):
             w = weights[offsets[row] + k]
             if w > 0.0:
-                f = frequencies[base + k] / SPEED_OF_LIGHT
+                f = frequencies[base + k] / speed_of_light
                 y, x = _cell(uvw[row, 0] * f, uvw[row, 1] * f, grid.shape[1], scale)
                 if y >= 0:
                     out[offsets[row] + k] = w * grid[y, x]

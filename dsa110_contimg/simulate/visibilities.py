@@ -8,8 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 from numpy.typing import NDArray
-
-from dsa110_contimg.science.beam import SPEED_OF_LIGHT
+from scipy.constants import speed_of_light
 
 
 @numba.njit(fastmath=True, inline="always")
@@ -70,8 +69,8 @@ def predict(baselines, offset, rate, flux, first_hz, step_hz, integration_s, out
             for k in range(3):
                 delay += baselines[b, k] * offset[t, s, k]
                 drift += baselines[b, k] * rate[t, s, k]
-            delay /= SPEED_OF_LIGHT
-            drift *= integration_s / SPEED_OF_LIGHT
+            delay /= speed_of_light
+            drift *= integration_s / speed_of_light
             real[s], imag[s] = _unit(first_hz * delay)
             turn_real[s], turn_imag[s] = _unit(step_hz * delay)
             channel_loss = _sinc(step_hz * delay)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.constants import speed_of_light
 
 from dsa110_contimg import telescope
 from dsa110_contimg.exceptions import ContimgError, CorruptFileError, ExternalToolError
@@ -32,7 +33,6 @@ CENTER_TOLERANCE_ARCSEC = 0.01
 DATA_TOLERANCE = 1e-5
 _COLUMNS = ("DATA", "FLAG", "UVW", "TIME", "ANTENNA1", "ANTENNA2", "WEIGHT", "SIGMA", "FIELD_ID", "DATA_DESC_ID")
 _SAMPLED_BASELINES = 6
-_SPEED_OF_LIGHT = 299_792_458.0
 
 
 @dataclass
@@ -259,7 +259,7 @@ def _turned_again(
                 raw[time, row] = as_complex(reader.rows("visdata", begin, begin + 1))[0]
         # the file's w is towards the meridian; the Measurement Set's, of the opposite sense, towards the centre
         delta = uvh5.meridian_uvw(header)[rows, 2] - np.where(swapped, 1.0, -1.0) * w
-        turned = raw * np.exp(2j * np.pi * delta[..., None] * header.frequencies / _SPEED_OF_LIGHT)[..., None]
+        turned = raw * np.exp(2j * np.pi * delta[..., None] * header.frequencies / speed_of_light)[..., None]
         order = [header.polarizations.index(p) for p in layout.polarizations]
         crossed = [header.polarizations.index(p[::-1]) for p in layout.polarizations]
         sensed = np.where(swapped[:, None, None], turned[..., crossed], np.conj(turned[..., order]))

@@ -14,8 +14,8 @@ import numpy as np
 import xarray as xr
 from numba import njit
 from numpy.typing import NDArray
+from scipy.constants import speed_of_light
 
-SPEED_OF_LIGHT = 299_792_458.0
 _DIMS = ("time", "baseline_id", "frequency", "polarization")
 
 
@@ -102,7 +102,7 @@ def block_averages(vis: xr.Dataset, channels: int = 16) -> Blocks:
         value=mean,
         residual_phase=np.angle(against if has_model else mean),
         has_model=has_model,
-        uv_wavelengths=np.hypot(uvw[..., 0], uvw[..., 1])[..., None] * block / SPEED_OF_LIGHT,
+        uv_wavelengths=np.hypot(uvw[..., 0], uvw[..., 1])[..., None] * block / speed_of_light,
         frequency_hz=block,
         time_mjd=np.asarray(vis["time"].values, np.float64),
     )

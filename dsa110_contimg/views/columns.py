@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.constants import speed_of_light
 
 from dsa110_contimg.exceptions import InputError
 from dsa110_contimg.views.scan import wanted_hands, wanted_rows
 
-SPEED_OF_LIGHT = 299_792_458.0
 Against = Literal["uvdist", "time", "frequency"]
 AGAINST: tuple[Against, ...] = ("uvdist", "time", "frequency")
 _UV_COLUMNS, _MOST_COLUMNS = 240, 400
@@ -75,8 +75,8 @@ def _uvdist(length_m: NDArray[np.float64], frequency: NDArray[np.float64]) -> tu
     """Even columns of the logarithm from the shortest to the longest baseline, and columns in a unit of it."""
     good = length_m[length_m > 1e-3]
     low, high = (float(good.min()), float(good.max())) if good.size else (1.0, 10.0)
-    size, unit = uv_unit(high * frequency.max() / SPEED_OF_LIGHT)
-    start, stop = (np.log(x / SPEED_OF_LIGHT / size) for x in (low * frequency.min(), high * frequency.max()))
+    size, unit = uv_unit(high * frequency.max() / speed_of_light)
+    start, stop = (np.log(x / speed_of_light / size) for x in (low * frequency.min(), high * frequency.max()))
     stop = max(stop, start + 1e-3)
     edges = np.exp(np.linspace(start, stop, _UV_COLUMNS + 1))
     width = f"{np.expm1((stop - start) / _UV_COLUMNS):.1%} of baseline length"

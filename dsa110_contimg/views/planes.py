@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.constants import speed_of_light
 
 from dsa110_contimg.exceptions import InputError
 from dsa110_contimg.science.selection import select, take
 from dsa110_contimg.views import kernels
 from dsa110_contimg.views.columns import (
-    SPEED_OF_LIGHT,
     Columns,
     columns_of,
     datum,
@@ -81,8 +81,8 @@ def uv_plane(vis: xr.Dataset, pixels: int = 420, core_m: float = 500.0) -> UvPla
     uv, frequency, hands = vis["UVW"].values[..., :2], vis["frequency"].values, wanted_hands(vis)
     uv = np.where(np.isnan(row_x)[..., None], np.nan, uv)
     reach = 1.04 * float(np.nanmax(np.abs(uv), initial=1e-3, where=np.isfinite(uv)))
-    size, unit = uv_unit(reach * frequency.max() / SPEED_OF_LIGHT)
-    per_metre = frequency / SPEED_OF_LIGHT / size
+    size, unit = uv_unit(reach * frequency.max() / speed_of_light)
+    per_metre = frequency / speed_of_light / size
     limit = reach * float(per_metre.max())
     core = min(limit, core_m * float(per_metre.mean()))
 
@@ -104,7 +104,7 @@ def uv_plane(vis: xr.Dataset, pixels: int = 420, core_m: float = 500.0) -> UvPla
     mirror = partial(np.flip, axis=(0, 1))
     whole, scale = sums["whole"] + mirror(sums["whole"]), sums["scale"] + mirror(sums["scale"])
     with np.errstate(invalid="ignore"):
-        mean = scale / whole * (limit / (pixels / 2)) * SPEED_OF_LIGHT * size
+        mean = scale / whole * (limit / (pixels / 2)) * speed_of_light * size
     baselines = int((sums["baseline"] > 0).sum())
     core_count = sums["core"] + mirror(sums["core"])
     return UvPlane(whole, core_count, mean, limit, core, size, unit, sums["lengths"], columns, baselines, datum(vis))
