@@ -42,7 +42,7 @@ from dsa110_contimg.records import (
 )
 from dsa110_contimg.science import beam, calibrators, coordinates, judging, subtraction
 from dsa110_contimg.settings import Settings, load_settings
-from dsa110_contimg.stages import apply, calibrate, convert, flag, image, interpolate, measure, validate
+from dsa110_contimg.stages import apply, calibrate, convert, flag, image, interpolate, measure, model, validate
 from dsa110_contimg.state.checkpoints import Checkpoints, checkpoint_key, code_version
 from dsa110_contimg.state.database import open_database
 from dsa110_contimg.state.products import Products
@@ -316,7 +316,7 @@ class GroupRun:
             self.settings.state_dir / "measures",
         )
         solved, around = ((), []) if self.is_calibrator else self._for_target()
-        calibrate.predict_field(record, self.field_catalog, options, self._tell("calibrate"))
+        model.predict_field(record, self.field_catalog, options, self._tell("calibrate"))
         if self.is_calibrator:
             ra, dec = np.radians([self.transits[0].ra_deg, self.transits[0].dec_deg])
             solved = calibrate.solve_calibrator(record, self.calibrator, options, place, (float(ra), float(dec)))

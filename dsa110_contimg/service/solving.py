@@ -16,7 +16,7 @@ from dsa110_contimg.records import CalTable, MeasurementSet
 from dsa110_contimg.science import calibrators
 from dsa110_contimg.science.refants import Refant
 from dsa110_contimg.settings import Settings
-from dsa110_contimg.stages import calibrate
+from dsa110_contimg.stages import calibrate, model
 from dsa110_contimg.state.database import open_database
 from dsa110_contimg.state.registry import Registry
 
@@ -97,7 +97,7 @@ def _solve_ms(path: Path, settings: Settings, options: CalibrateOptions, progres
         settings.state_dir / "measures",
     )
     field = catalogs.cone(record.ra_deg, record.dec_deg, options.model_radius_deg + 1.5, options.model_min_jy)
-    calibrate.predict_field(record, field, options, None if progress is None else lambda *n: progress("predict", *n))
+    model.predict_field(record, field, options, None if progress is None else lambda *n: progress("predict", *n))
     position = (float(np.radians(transit.ra_deg)), float(np.radians(transit.dec_deg)))
     tables = calibrate.solve_calibrator(record, transit.name, options, place, position)
     made = (*tables, calibrate.solve_phases(record, tables, options, place))

@@ -1,4 +1,4 @@
-"""calibrate: predict the field, solve with CASA, judge the solutions.
+"""calibrate: solve for the gains, judge the solutions.
 
 Solvers are not given the data but their normal equations (`science.condense`), from which they find the same gains
 several times as fast. CASA gets them as a small Measurement Set; `science.stefcal` solves the single channels of the
@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -30,9 +29,8 @@ from dsa110_contimg.io.casa import CasaTask, run_tasks
 from dsa110_contimg.io.condensed import write_condensed
 from dsa110_contimg.options import CalibrateOptions
 from dsa110_contimg.records import CalTable, MeasurementSet
-from dsa110_contimg.science import beam, casasyntax, condense, gains, predict, refants, stefcal, subtraction, window
+from dsa110_contimg.science import casasyntax, condense, gains, refants, stefcal, window
 
-Progress = Callable[[int, int], None]
 APPLY_ORDER = {"K": 0, "B": 1, "G": 2, "GP": 3}
 
 _COLUMNS = ("DATA", "MODEL_DATA", "FLAG")
@@ -49,70 +47,6 @@ class Workplace:
     out_dir: Path
     work_dir: Path
     measures: Path
-
-
-def predict_field(
-    record: MeasurementSet, field: pd.DataFrame, options: CalibrateOptions, progress: Progress | None = None
-) -> int:
-    """Write MODEL_DATA: catalogue sources through the drifting beam; take FLAG back to what `flag` left.
-
-    Returns the number of sources.
-
-    Parameters
-    ----------
-    field : DataFrame
-        A catalogue (`io.catalogs.COLUMNS`) of the sources about the field; cut here by ``options.model_min_jy`` and by
-        ``options.model_radius_deg`` about the pointings.
-
-    Raises
-    ------
-    CalibrationError
-        No source is left: there is nothing to calibrate on.
-    """
-    layout = ms.read_layout(record.path)
-    pointing = (layout.pointing_ra, layout.pointing_dec)
-    ra, dec, flux, index = (np.asarray(a) for a in _in_field(field, pointing, options))
-    if flux.size == 0:
-        raise CalibrationError(
-            "The field model is empty: no catalogue source near the pointing",
-            path=record.path,
-            found=f"0 of {len(field)} sources",
-            expected=f"at least one of {options.model_min_jy} Jy within {options.model_radius_deg} deg",
-        )
-    lmn, offset = predict.source_geometry(ra, dec, (layout.ra, layout.dec), pointing, float(layout.mjd.mean()))
-    uvw = np.ascontiguousarray(layout.uvw.reshape(-1, 3))
-    time_index = np.repeat(np.arange(layout.mjd.size), layout.antenna1.size)
-    parallel = [i for i, p in enumerate(layout.polarizations) if p in ("XX", "YY")]
-    ms.ensure_column(record.path, "MODEL_DATA")
-    step, total = telescope.N_CHANNELS_PER_SUBBAND, layout.frequencies.size
-    with ms.opened(record.path, writable=True) as main:
-        for first in range(0, total, step):
-            channels = layout.frequencies[first : first + step]
-            apparent = predict.apparent_fluxes(
-                flux, index, (ra, dec), pointing, channels, telescope.REFERENCE_FREQUENCY_HZ
-            )
-            model = predict.predict(
-                uvw, time_index, channels, lmn, offset, apparent, predict.pole(layout.dec), layout.integration_s
-            )
-            full = np.zeros((*model.shape, len(layout.polarizations)), np.complex64)
-            full[..., parallel] = model[..., None]
-            ms.write_column(main, "MODEL_DATA", first, full)
-            # an earlier try may have added the flags of its solutions
-            kept = main.getcolslice(ms.FLAG_VERSIONS[1], [first, 0], [first + len(channels) - 1, full.shape[2] - 1])
-            ms.write_flags(main, first, kept)
-            if progress:
-                progress(min(first + step, total), total)
-    return int(flux.size)
-
-
-def _in_field(
-    field: pd.DataFrame, pointing: tuple[NDArray[np.float64], NDArray[np.float64]], options: CalibrateOptions
-) -> tuple[NDArray[Any], ...]:
-    sources = subtraction.point_sources(field)
-    nearest = np.min([beam.separation(sources.ra, sources.dec, *p) for p in zip(*pointing, strict=True)], axis=0)
-    keep = (nearest <= np.radians(options.model_radius_deg)) & (sources.flux_jy >= options.model_min_jy)
-    keep &= subtraction.matters(sources, pointing, options.model_min_apparent_jy)
-    return sources.ra[keep], sources.dec[keep], sources.flux_jy[keep], sources.spectral_index[keep]
 
 
 def rank_refants(record: MeasurementSet) -> list[refants.Refant]:

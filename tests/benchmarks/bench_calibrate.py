@@ -69,13 +69,13 @@ class Timer:
 
 def prepare(raw, place):
     from dsa110_contimg.options import CalibrateOptions, FlagOptions
-    from dsa110_contimg.stages import calibrate, flag
+    from dsa110_contimg.stages import flag, model
 
     run = run_of(raw, place)
     record = run.step("convert").record
     (place / RECORD).write_text(record.to_json())
     flag.flag(record, FlagOptions())
-    calibrate.predict_field(record, run.field_catalog, CalibrateOptions())
+    model.predict_field(record, run.field_catalog, CalibrateOptions())
     return {}
 
 

@@ -10,9 +10,9 @@ from dsa110_contimg.io.caltable import open_caltable
 from dsa110_contimg.options import CalibrateOptions, ConvertOptions, FlagOptions
 from dsa110_contimg.pipeline import GroupRun
 from dsa110_contimg.science.gains import apply_gains
-from dsa110_contimg.stages.calibrate import predict_field
 from dsa110_contimg.stages.convert import convert
 from dsa110_contimg.stages.flag import flag
+from dsa110_contimg.stages.model import predict_field
 
 
 @pytest.fixture(scope="module")

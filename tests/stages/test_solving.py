@@ -15,7 +15,7 @@ from dsa110_contimg.options import CalibrateOptions
 from dsa110_contimg.pipeline import GroupRun
 from dsa110_contimg.science.stefcal import agreement
 from dsa110_contimg.settings import load_settings
-from dsa110_contimg.stages import calibrate
+from dsa110_contimg.stages import calibrate, model
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def ready(night16, tmp_path_factory):
     for step in ("convert", "flag"):
         run.step(step)
     record = run.records["convert"]
-    calibrate.predict_field(record, run.field_catalog, run.options.calibrate)
+    model.predict_field(record, run.field_catalog, run.options.calibrate)
     transit = run.transits[0]
     return record, (np.radians(transit.ra_deg), np.radians(transit.dec_deg)), run.settings.state_dir / "measures"
 
