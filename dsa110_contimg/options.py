@@ -151,9 +151,9 @@ class CalibrateOptions(Options):
         "and fail if they differ by more than cross_check_sigma.",
     )
     cross_check_sigma: Annotated[float, Field(gt=0)] = Field(
-        1.0,
-        description="Largest rms difference between the two solvers, in standard errors. They see the same noise: 0.02 "
-        "on a strong calibrator with 96 antennas, 0.8 on one of a Jansky with 24.",
+        0.25,
+        description="Largest rms difference between the two solvers, in standard errors. They minimise the same sums, but "
+        "CASA stops when chi-square falls by less than a thousandth: up to sqrt(0.001 (N - 1) / 2) with N antennas.",
     )
     do_k: bool = Field(
         default=False, description="Solve a delay (K) for each antenna before the bandpass, which otherwise holds it."

@@ -1,7 +1,9 @@
 """Normal equations as a small Measurement Set, for solvers that read nothing else.
 
-One visibility C / P of model 1 and weight P stands for all the data of a solution cell (`science.condense`), so CASA
-finds the gains that it finds in the full data, and reads a small part of it.
+One visibility stands for all the data of a solution cell (`science.condense`), so CASA finds the gains that it finds in
+the full data, and reads a small part of it. It is C / sqrt(P), of model sqrt(P) and weight 1, not C / P of model 1 and
+weight P, which would be the same least-squares problem: CASA solves with the WEIGHT of a row and passes over its
+WEIGHT_SPECTRUM, so weights that differ between channels would be lost (0.8 standard errors on a weak calibrator).
 """
 
 from __future__ import annotations
@@ -56,11 +58,10 @@ def write_condensed(
     create(path, small, ("DATA", "MODEL_DATA"))
     with opened(path, writable=True) as main:
         for time in range(mjd.size):
-            weight = power[time, kept].astype(np.float32)
-            empty = ~(weight > 0)
-            data = np.divide(cross[time, kept], power[time, kept], out=np.zeros(weight.shape, complex), where=~empty)
-            good = (~empty).sum(axis=1)
-            row_weight = np.divide(weight.sum(axis=1), good, out=np.zeros(good.shape), where=good > 0)
+            empty = ~(power[time, kept] > 0)
+            model = np.sqrt(np.where(empty, 1.0, power[time, kept]))
+            data = np.where(empty, 0.0, cross[time, kept] / model)
+            row_weight = (~empty).any(axis=1).astype(np.float32)
             start = add_time(main, small, time)
-            write_rows(main, start, data.astype(np.complex64), empty, weight, row_weight.astype(np.float32))
-            main.putcol("MODEL_DATA", np.ones(weight.shape, np.complex64), start, len(weight))
+            write_rows(main, start, data.astype(np.complex64), empty, (~empty).astype(np.float32), row_weight)
+            main.putcol("MODEL_DATA", model.astype(np.complex64), start, len(model))
