@@ -10,7 +10,6 @@ import typer
 from dsa110_contimg.commands.console import Json, ScratchDir, StateDir, bars, read_settings, show
 from dsa110_contimg.commands.options import chosen, with_flags
 from dsa110_contimg.options import CalibrateOptions
-from dsa110_contimg.settings import Settings
 
 _TABLES = {"kind": "", "calibrator": "", "refant": "", "flagged_fraction": ".1%", "median_snr": ".0f", "path": ""}
 _REFANTS = {"rank": "d", "antenna": "", "why": ""}
@@ -46,11 +45,12 @@ def solve(
 ) -> None:
     """Solve and register the calibration of a group that a calibrator crosses.
 
-    The catalogue sources of the field are the model; their response to the drifting beam is in it. Without a
-    calibrator in the beam, or if the solutions fail, nothing is registered and the exit code is 1.
+    The catalogue sources of the field are the model, unless --model-source says otherwise; their response to the
+    drifting beam is in it. Without a calibrator in the beam, or if the solutions fail, nothing is registered and the
+    exit code is 1.
     """
     settings = read_settings(output_dir=out_dir, input_dir=input_dir, state_dir=state_dir, scratch_dir=scratch_dir)
-    options = chosen(_preset(settings, given), given)
+    options = chosen(settings.options.calibrate, given)
 
     from dsa110_contimg.service.solving import solve as run
 
@@ -71,13 +71,3 @@ def solve(
     if show_refants and not as_json:
         ranked = [{"rank": n, "antenna": a.name, "why": a.reasons} for n, a in enumerate(solved.ranking, 1)]
         show(ranked, _REFANTS, as_json=False, title="Reference antennas")
-
-
-def _preset(settings: Settings, given: dict[str, Any]) -> CalibrateOptions:
-    """The configured options; a preset that is asked for here wins over what is not configured explicitly."""
-    configured = settings.options.calibrate
-    if "preset" not in given:
-        return configured
-    return CalibrateOptions.model_validate(
-        configured.model_dump(include=configured.model_fields_set) | {"preset": given["preset"]}
-    )

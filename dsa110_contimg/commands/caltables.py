@@ -89,7 +89,7 @@ def at(
         str | None, typer.Option("--as-of", metavar="UTC", help="As the registry stood then: YYYY-MM-DD[THH:MM:SS].")
     ] = None,
     kind: Annotated[
-        list[str] | None, typer.Option(help="Only these; default: all kinds solved on calibrators.")
+        list[str] | None, typer.Option(help="Only these; default: the kinds of the nearest calibrator's set.")
     ] = None,
     run_label: Label = "",
     state_dir: StateDir = None,

@@ -61,13 +61,15 @@ def with_flags(
 def chosen(configured: _Chosen, given: Mapping[str, Any]) -> _Chosen:
     """The configured options with what was given on the command line over them.
 
+    What was not configured explicitly follows what is given here: a preset, a source of the model.
+
     Raises
     ------
     typer.BadParameter
         A value out of its bounds.
     """
     try:
-        return type(configured).model_validate(configured.model_dump() | dict(given))
+        return type(configured).model_validate(configured.model_dump(exclude_unset=True) | dict(given))
     except ValidationError as error:
         faults = (f"--{_dashed(str(fault['loc'][0]))}: {fault['msg']}" for fault in error.errors())
         raise typer.BadParameter("; ".join(faults)) from error

@@ -105,7 +105,7 @@ def read_record(path: Path, half_window_days: Mapping[str, float]) -> CalTable:
         raise CorruptFileError(
             "Not a kind of calibration table that is applied here", path=path, found=read.jones, expected=list(_JONES)
         )
-    kind = name["kind"] if name else ("GP" if read.phases_alone else allowed[0])
+    kind = name["kind"] if name else (f"{allowed[0]}P" if read.phases_alone else allowed[0])
     if kind not in allowed:
         raise CorruptFileError(
             "Name and content of a calibration table contradict each other",

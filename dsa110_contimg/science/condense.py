@@ -90,6 +90,19 @@ def cell_centres(
     return np.array(times), frequencies.reshape(n_channels, -1).mean(axis=1)
 
 
+def corrected(
+    data: NDArray[np.complex64], gains: NDArray[np.complex64], antennas: NDArray[np.int64]
+) -> NDArray[np.complex64]:
+    """Visibilities (time, baseline, channel, polarization) over the gains of both ends, NaN where there are none.
+
+    Noise in the gains of other data does not bias these: the mean of 1 / (1 + n) is 1 for complex noise n of random
+    phase. In sums that hold the gains with the model, |1 + n|^2 stands below.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        out: NDArray[np.complex64] = data / (gains[:, antennas[:, 0]] * gains[:, antennas[:, 1]].conj())
+    return out.astype(np.complex64)
+
+
 @njit(nogil=True, cache=True)
 def accumulate(
     visibilities: tuple[NDArray[np.complex64], NDArray[np.complex64], NDArray[np.bool_]],

@@ -4,8 +4,10 @@ Solvers are not given the data but their normal equations (`science.condense`), 
 several times as fast. CASA gets them as a small Measurement Set; `science.stefcal` solves the single channels of the
 bandpass, for which CASA alone takes longer than for all the rest, and the two are held against each other.
 
-The calibrator's group gives the bandpass (B) and the gains (G); every group then solves its own phases (GP) against
-the catalogue sources in its field, because the phases of the array do not stay for half an hour, but amplitudes do.
+The calibrator's group gives the bandpass (B) and the gains (G), on request amplitudes and phases apart (BA BP, GA GP)
+and a delay (K) before them; every group then solves its own phases (GP) against the catalogue sources in its field,
+because the phases of the array do not stay for half an hour, but amplitudes do. On request come on top gains in short
+intervals of a calibrator's group (2G), and one scale of the whole array (FLUX).
 """
 
 from __future__ import annotations
@@ -23,15 +25,14 @@ from numpy.typing import NDArray
 
 from dsa110_contimg import telescope
 from dsa110_contimg.exceptions import CalibrationError
-from dsa110_contimg.io import blocks, files, ms
+from dsa110_contimg.io import blocks, fieldmodel, files, gaincal, ms
 from dsa110_contimg.io.caltable import open_caltable, write_caltable
 from dsa110_contimg.io.casa import CasaTask, run_tasks
 from dsa110_contimg.io.condensed import write_condensed
+from dsa110_contimg.io.discovery import APPLY_ORDER
 from dsa110_contimg.options import CalibrateOptions
 from dsa110_contimg.records import CalTable, MeasurementSet
-from dsa110_contimg.science import casasyntax, condense, gains, refants, stefcal, window
-
-APPLY_ORDER = {"K": 0, "B": 1, "G": 2, "GP": 3}
+from dsa110_contimg.science import casasyntax, condense, gains, kinds, refants, stefcal, window
 
 _COLUMNS = ("DATA", "MODEL_DATA", "FLAG")
 _CHECKED_CHANNELS = 48
@@ -88,7 +89,10 @@ def solve_calibrator(
     """Bandpass and gains of a calibrator's group, whose MODEL_DATA is predicted.
 
     Phases over ``phase_interval_s`` are taken out first, so that they do not decorrelate the bandpass (solved over the
-    whole group); then one complex gain an antenna and polarisation. With ``do_k`` a delay comes before both.
+    whole group); then one complex gain an antenna and polarisation. With ``do_k`` a delay comes before both. With
+    ``split_amplitude_phase`` the tables are BA and BP, GA and GP, whose products are B and G.
+
+    What an earlier solution of the group left under names that this one does not make is removed.
 
     Parameters
     ----------
@@ -108,24 +112,73 @@ def solve_calibrator(
         raise CalibrationError("Delays are solved by CASA", found="solver stefcal", expected="casa or casa-only")
     use = _selection(record, options, position)
     stem = f"{record.group_id}.{calibrator.replace(' ', '_')}"
-    kinds = (*(("K",) if options.do_k else ()), "B", "G")
+    solved = (*(("K",) if options.do_k else ()), "B", "G")
     normal = _sums(record, use, (0, options.channel_bin), _early_phases(record, use, options))
     solve = _by_casa_only if options.solver == "casa-only" or options.do_k else _by_channels
     half = {"K": options.bandpass_hours, "B": options.bandpass_hours, "G": options.gain_minutes / 60}
     # one table without the other would look like a solution: they get their names when all are good
     with tempfile.TemporaryDirectory(prefix=f".{stem}.", dir=place.out_dir) as unfinished:
-        paths = {kind: Path(unfinished) / f"{stem}.{kind}" for kind in kinds}
+        paths = {kind: Path(unfinished) / f"{stem}.{kind}" for kind in solved}
         solve(record, use, normal, paths, options, place)
         made = [
-            _judged(paths[kind], kind, record, use.refants[0], calibrator, half[kind] / 24, options) for kind in kinds
+            _judged(paths[kind], kind, record, use.refants[0], calibrator, half[kind] / 24, options) for kind in solved
         ]
+        if options.split_amplitude_phase:
+            made = [part for table in made for part in _apart(table, record)]
         final = [replace(table, path=place.out_dir / table.path.name) for table in made]
         for old, new in zip(made, final, strict=True):
             files.sync(old.path)
             files.remove(new.path)
             old.path.rename(new.path)
+        for kind in APPLY_ORDER.keys() - {table.kind for table in final}:
+            files.remove(place.out_dir / f"{stem}.{kind}")
         files.sync_directory(place.out_dir)
     return tuple(final)
+
+
+def _apart(table: CalTable, record: MeasurementSet) -> list[CalTable]:
+    """A complex table as one of amplitudes and one of phases beside it; any other as it is."""
+    if table.kind not in kinds.PARTS:
+        return [table]
+    made = []
+    for kind, view in zip(kinds.PARTS[table.kind], kinds.amplitude_and_phase(open_caltable(table.path)), strict=True):
+        path = write_caltable(view, table.path.with_name(f"{table.path.stem}.{kind}"), like=record.path)
+        made.append(replace(table, path=path, kind=kind, apply_order=APPLY_ORDER[kind]))
+    return made
+
+
+def solve_field(
+    record: MeasurementSet, tables: tuple[CalTable, ...], options: CalibrateOptions, place: Workplace
+) -> tuple[CalTable, ...]:
+    """What a group solves for itself alone, on top of what it takes: GP; with options 2G and FLUX, each on all before.
+
+    Parameters
+    ----------
+    tables : of a calibrator, or interpolated between some
+        The calibrator's own phases, if it has them apart (GP), are left out: phases in the field take their place, of
+        which they are a constant part. 2G is solved where a calibrator of these is in the group itself: another field
+        is too weak for amplitudes in short intervals.
+
+    Returns
+    -------
+    tuple of CalTable
+        With ``tables`` less their GP, one of each kind to apply.
+
+    Raises
+    ------
+    CalibrationError
+        The field is too weak: too many solutions are flagged, or the data have another sign than the model.
+    ExternalToolError
+        CASA failed.
+    """
+    before = tuple(table for table in tables if table.kind != "GP")
+    made = [solve_phases(record, before, options, place)]
+    own = any(table.calibrator and table.group_id == record.group_id for table in before)
+    if options.short_interval_s is not None and own:
+        made.append(_gains_on_top(record, (*before, *made), ("2G", options.short_interval_s), options, place))
+    if options.do_flux:
+        made.append(_scale_on_top(record, (*before, *made), options, place))
+    return tuple(made)
 
 
 def solve_phases(
@@ -140,8 +193,51 @@ def solve_phases(
     ExternalToolError
         CASA failed.
     """
+    return _gains_on_top(record, tables, ("GP", options.phase_interval_s), options, place)
+
+
+def _gains_on_top(
+    record: MeasurementSet,
+    tables: tuple[CalTable, ...],
+    what: tuple[str, float],
+    options: CalibrateOptions,
+    place: Workplace,
+) -> CalTable:
+    """Gains of a kind, of all channels and so many seconds; of the kind GP, phases alone."""
+    kind, interval_s = what
+    use, known = _on_top(record, tables, options)
+    path = place.out_dir / f"{record.group_id}.{kind}"
+    normal = _sums(record, use, (_integrations(interval_s, use.layout), 0), known)
+    if options.solver == "stefcal":
+        write_caltable(_stefcal(use, normal, "G Jones", options, phase_only=kind == "GP"), path, like=record.path)
+    else:
+        small, arguments = _condensed(record, use, normal, place)
+        task = gaincal.solution_each_time(path, arguments, options, phase_only=kind == "GP")
+        _run_on(small, [task], place)
+    return _judged(path, kind, record, use.refants[0], "", _half_days(record), options)
+
+
+def _scale_on_top(
+    record: MeasurementSet, tables: tuple[CalTable, ...], options: CalibrateOptions, place: Workplace
+) -> CalTable:
+    use, known = _on_top(record, tables, options)
+    # the scale of the corrected data, which are imaged
+    normal = _sums(record, use, (0, 0), known, correct=True)
+    path = place.out_dir / f"{record.group_id}.FLUX"
+    table = kinds.scale_table(kinds.array_scale(normal), use.coords(normal), use.refants[0], options.gain_min_snr)
+    write_caltable(table, path, like=record.path)
+    return _judged(path, "FLUX", record, use.refants[0], "", _half_days(record), options)
+
+
+def _half_days(record: MeasurementSet) -> float:
+    return (record.mjd_end - record.mjd_start) / 2
+
+
+def _on_top(
+    record: MeasurementSet, tables: tuple[CalTable, ...], options: CalibrateOptions
+) -> tuple[_Selection, Callable[[int, int], NDArray[np.complex64]]]:
+    """All integrations of a group, and the product of its tables in a range of channels."""
     use = _selection(record, options.model_copy(update={"fields": ""}))
-    path = place.out_dir / f"{record.group_id}.GP"
     layout, receptors = use.layout, [hand[0] for hand in use.hands]
     views = [open_caltable(table.path) for table in sorted(tables, key=lambda t: t.apply_order)]
 
@@ -152,14 +248,7 @@ def solve_phases(
             product = product * gains.solutions(view, layout.mjd, channels, layout.names, receptors)
         return np.ascontiguousarray(np.moveaxis(product, 2, 1), np.complex64)
 
-    normal = _sums(record, use, (_per_solution(layout, options), 0), known)
-    if options.solver == "stefcal":
-        write_caltable(_stefcal(use, normal, "G Jones", options, phase_only=True), path, like=record.path)
-    else:
-        small, arguments = _condensed(record, use, normal, place)
-        arguments |= {"gaintype": "G", "calmode": "p", "solint": "int", "minsnr": options.gain_min_snr}
-        _run_on(small, [CasaTask("gaincal", arguments | {"caltable": path}, "caltable")], place)
-    return _judged(path, "GP", record, use.refants[0], "", (record.mjd_end - record.mjd_start) / 2, options)
+    return use, known
 
 
 @dataclass(frozen=True)
@@ -190,17 +279,19 @@ class _Selection:
         used = self.weight.any(axis=(1, 2, 3))
         return condense.cell_centres(normal, self.layout.mjd, np.asarray(used), self.layout.frequencies)
 
+    def coords(self, normal: condense.Normal) -> dict[str, NDArray[Any]]:
+        """Axes of the solutions."""
+        mjd, frequencies = self.centres(normal)
+        receptors = np.array([hand[0] for hand in self.hands])
+        names = np.array(self.layout.names)
+        return {"time": mjd, "frequency": frequencies, "antenna_name": names, "polarization": receptors}
+
 
 def _selection(
     record: MeasurementSet, options: CalibrateOptions, position: tuple[float, float] | None = None
 ) -> _Selection:
     layout = ms.read_layout(record.path)
-    with ms.opened(record.path) as main:
-        there = main.colnames()
-    if "MODEL_DATA" not in there:
-        raise CalibrationError(
-            "There is no model to solve against", path=record.path, found=there, expected="MODEL_DATA"
-        )
+    fieldmodel.require_own_field(record.path, layout.group_id)
     weight = blocks.row_weights(record.path, layout)
     names = [f"meridian_{layout.group_id}_t{number}" for number in range(layout.mjd.size)]
     times = np.isin(np.arange(layout.mjd.size), casasyntax.parse_fields(options.fields, names))
@@ -208,16 +299,16 @@ def _selection(
         pointing = layout.pointing_ra, layout.pointing_dec
         times = window.solving_window(position, pointing, options.window_response, options.window_integrations)
     lengths = np.hypot(layout.uvw[..., 0], layout.uvw[..., 1])
-    inside = casasyntax.parse_uvrange(options.uvrange).holds(lengths, float(layout.frequencies.mean()))
+    inside = casasyntax.parse_uvrange(options.solved_uvrange).holds(lengths, float(layout.frequencies.mean()))
     kept = inside & times[:, None]
     hands = tuple(layout.polarizations[column] for column in blocks.parallel_hands(layout))
     chosen = refants.chosen(rank_refants(record), options.refant)
     return _Selection(layout, np.where(kept[..., None, None], weight, 0).astype(np.float32), hands, chosen)
 
 
-def _per_solution(layout: ms.Layout, options: CalibrateOptions) -> int:
-    """Integrations of a phase solution."""
-    return max(1, round(options.phase_interval_s / layout.integration_s))
+def _integrations(interval_s: float, layout: ms.Layout) -> int:
+    """Of a solution."""
+    return max(1, round(interval_s / layout.integration_s))
 
 
 def _sums(
@@ -226,8 +317,12 @@ def _sums(
     bins: tuple[int, int],
     known: NDArray[np.complex64] | Callable[[int, int], NDArray[np.complex64]],
     runs: list[tuple[int, int]] | None = None,
+    *,
+    correct: bool = False,
 ) -> condense.Normal:
     """Normal equations of cells of ``bins`` integrations and channels (0: all), for gains on top of the ``known``.
+
+    These are in the model, or with ``correct`` taken out of the data.
 
     One subband is read while the one before is summed.
     """
@@ -239,10 +334,10 @@ def _sums(
         summing: Future[None] | None = None
         for run in blocks.subbands(layout, record.missing_subbands) if runs is None else runs:
             data, model, flags = read(run)
-            # what CASA writes into a new column: a point source that nobody meant
-            if model.flat[0] == 1.0 and (model == 1.0).all():
-                raise CalibrationError("The model is not of this field", path=record.path, found="ones in MODEL_DATA")
+            fieldmodel.require_predicted(model, record.path)
             gain = known(*run) if callable(known) else known
+            if correct:
+                data, gain = condense.corrected(data, gain, use.antennas), np.ones_like(gain)
             if summing is not None:
                 summing.result()
             summing = pool.submit(
@@ -262,7 +357,10 @@ def _early_phases(record: MeasurementSet, use: _Selection, options: CalibrateOpt
 
     A few subbands are enough: phases that are wrong by e take e^2 / 2 from the amplitude of the bandpass.
     """
-    runs, per = blocks.subbands(use.layout, record.missing_subbands), _per_solution(use.layout, options)
+    runs, per = (
+        blocks.subbands(use.layout, record.missing_subbands),
+        _integrations(options.phase_interval_s, use.layout),
+    )
     some = [runs[i] for i in np.unique(np.linspace(0, len(runs) - 1, _EARLY_SUBBANDS + 2).round().astype(int)[1:-1])]
     n_antennas = len(use.layout.names)
     ones = np.ones((1, n_antennas, 1, len(use.hands)), np.complex64)
@@ -305,21 +403,10 @@ def _by_casa_only(
     tasks: list[CasaTask] = []
     for kind, path in paths.items():
         before = [task.kwargs["caltable"] for task in tasks]
-        tasks.append(_casa_task(kind, path, common | {"gaintable": before}, options))
+        tasks.append(gaincal.solution(kind, path, common | {"gaintable": before}, options))
     _run_on(small, tasks, place)
     if options.cross_check and "K" not in paths:
         _cross_check(_stefcal(use, normal, "B Jones", options), paths["B"], options)
-
-
-def _casa_task(kind: str, path: Path, common: dict[str, Any], options: CalibrateOptions) -> CasaTask:
-    """One solution over all the integrations."""
-    own: dict[str, Any] = {"caltable": path, "solint": "inf", "combine": "scan,field"}
-    if kind == "B":
-        own |= {"bandtype": "B", "solnorm": False, "minsnr": options.bandpass_min_snr}
-        return CasaTask("bandpass", common | own, "caltable")
-    mode = "p" if options.phase_only_gains and kind == "G" else "ap"
-    own |= {"gaintype": kind, "calmode": mode, "minsnr": options.gain_min_snr}
-    return CasaTask("gaincal", common | own, "caltable")
 
 
 def _by_channels(
@@ -340,9 +427,9 @@ def _by_channels(
         write_caltable(rest, paths["G"], like=record.path)
         return
     small, common = _condensed(record, use, coarse, place)
-    tasks, checked = [_casa_task("G", paths["G"], common, options)], place.work_dir / f"{record.group_id}.checked"
+    tasks, checked = [gaincal.solution("G", paths["G"], common, options)], place.work_dir / f"{record.group_id}.checked"
     if options.cross_check:
-        tasks.append(_casa_task("B", checked, common, options))
+        tasks.append(gaincal.solution("B", checked, common, options))
     _run_on(small, tasks, place)
     if options.cross_check:
         _cross_check(_stefcal(use, coarse, "B Jones", options), checked, options)
@@ -356,15 +443,8 @@ def _stefcal(
     solutions = stefcal.solve_normal(
         normal, use.antennas, len(use.layout.names), phase_only=phase_only, refants=use.order
     )
-    mjd, frequencies = use.centres(normal)
-    coords = {
-        "time": mjd,
-        "frequency": frequencies,
-        "antenna_name": np.array(use.layout.names),
-        "polarization": np.array([hand[0] for hand in use.hands]),
-    }
     least = options.bandpass_min_snr if kind.startswith("B") else options.gain_min_snr
-    return stefcal.as_caltable(solutions, coords, kind, use.refants[0], least)
+    return stefcal.as_caltable(solutions, use.coords(normal), kind, use.refants[0], least)
 
 
 def _cross_check(ours: xr.Dataset, path: Path, options: CalibrateOptions) -> None:
@@ -395,7 +475,7 @@ def _judged(
     half_days: float,
     options: CalibrateOptions,
 ) -> CalTable:
-    flagged, snr = judge(open_caltable(path))
+    flagged, snr = kinds.figures(open_caltable(path))
     if not flagged <= options.max_flagged_fraction:
         raise CalibrationError(
             f"The {kind} solutions of group {record.group_id} have failed",
@@ -417,18 +497,3 @@ def _judged(
         median_snr=snr,
         calibrator=calibrator,
     )
-
-
-def judge(table: xr.Dataset) -> tuple[float, float]:
-    """Flagged fraction and median SNR, counting only antennas that have a solution at all.
-
-    Dead antennas are not the solution's fault; missing subbands are not either, so only channels that some antenna
-    solved count.
-    """
-    good = ~table["FLAG"].to_numpy()
-    alive, channels = good.any(axis=(0, 2, 3)), good.any(axis=(0, 1, 3))
-    counted = good[:, alive][:, :, channels]
-    if counted.size == 0:
-        return 1.0, 0.0
-    snr = table["SNR"].to_numpy()[:, alive][:, :, channels][counted]
-    return float(1.0 - counted.mean()), float(np.median(snr))

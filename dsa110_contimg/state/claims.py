@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from dsa110_contimg.exceptions import StateError
+from dsa110_contimg.records import CalTable
 from dsa110_contimg.state.tables import caltable_windows, caltables, now
 from dsa110_contimg.state.validity import Window, without
+
+LEFT_OUT = "the set was solved anew without it"
+"""Why a table is retired that nobody has retired: it comes back when it is solved again."""
 
 
 def moments(connection: sa.Connection) -> Iterator[datetime]:
@@ -60,6 +64,19 @@ def end(connection: sa.Connection, row: Mapping[str, Any], moment: datetime, sta
     close(connection, row, moment)
     change = {"status": status, "reason": reason, "retired_at": moment}
     connection.execute(sa.update(caltables).where(same_row(caltables, row)).values(change))
+
+
+def end_rest(connection: sa.Connection, tables: Iterable[CalTable], run_label: str, moment: datetime) -> None:
+    """Retire what is active in the sets of some tables, of a run, and is none of them."""
+    given, column = list(tables), caltables.c
+    query = sa.select(caltables).where(
+        column.status == "active",
+        column.run_label == run_label,
+        column.set_name.in_({table.set_name for table in given}),
+        column.path.not_in([table.path for table in given]),
+    )
+    for row in [dict(row) for row in connection.execute(query).mappings()]:
+        end(connection, row, moment, "retired", LEFT_OUT)
 
 
 def _open(connection: sa.Connection, row: Mapping[str, Any], window: Window, moment: datetime) -> None:

@@ -20,10 +20,11 @@ import sqlalchemy as sa
 
 from dsa110_contimg.exceptions import CorruptFileError, NoValidCalibrationError, StateError
 from dsa110_contimg.records import CalTable
-from dsa110_contimg.state.claims import claim, close, end, members, moments, newest, same_row
+from dsa110_contimg.state import sets
+from dsa110_contimg.state.claims import LEFT_OUT, claim, close, end, end_rest, members, moments, newest, same_row
 from dsa110_contimg.state.database import Database
 from dsa110_contimg.state.tables import TABLE_STATUSES, caltable_windows, caltables, plain, record_row
-from dsa110_contimg.state.validity import Window, gaps_between
+from dsa110_contimg.state.validity import Window
 
 _RECORD = tuple(CalTable.__dataclass_fields__)
 
@@ -72,6 +73,7 @@ class Registry:
         parents: Sequence[Path] = (),
         quality: Mapping[Path, Mapping[str, Any]] | None = None,
         reason: str = "",
+        whole_sets: bool = False,
     ) -> None:
         """Enter tables, all or none, and take their windows from older tables of their set and kind.
 
@@ -91,6 +93,8 @@ class Registry:
             Figures of quality by table, kept as JSON.
         reason : str
             Why they have failed.
+        whole_sets : bool
+            These are all there is of their sets: what else is active in them was solved before, and is retired.
 
         Raises
         ------
@@ -104,10 +108,13 @@ class Registry:
         _check_tables(given)
         hashes = {table.path: content_hash(table.path) for table in given}
         with self.database.write() as connection:
-            for moment, table in zip(moments(connection), given, strict=False):
+            times = moments(connection)
+            if whole_sets:
+                end_rest(connection, given, run_label, next(times))
+            for moment, table in zip(times, given, strict=False):
                 values = record_row(table) | {"run_label": run_label, "content_hash": hashes[table.path]}
                 latest = newest(connection, table.path)
-                if latest is not None and _is_known(latest, values):
+                if latest is not None and _is_known(latest, values) and latest["reason"] != LEFT_OUT:
                     if status == "failed" and latest["status"] != "failed":
                         end(connection, latest, moment, "failed", reason)
                     continue
@@ -213,7 +220,7 @@ class Registry:
         as_of : datetime, optional
             What would have been applied at that moment (aware); default: now.
         kinds : sequence of str, optional
-            Kinds wanted, e.g. ``("B", "G")``; default: every kind that has been solved on a calibrator.
+            Kinds wanted, e.g. ``("B", "G")``; default: those of the set solved on a calibrator nearest in time.
 
         Returns
         -------
@@ -226,7 +233,7 @@ class Registry:
             If a kind has none, saying for each such kind what there is on either side.
         """
         entries = self._entries(as_of, run_label)
-        wanted = tuple(dict.fromkeys(kinds)) if kinds is not None else _solved_on_calibrators(entries)
+        wanted = tuple(dict.fromkeys(kinds)) if kinds is not None else sets.kinds_near(entries, mjd, run_label)
         if not wanted:
             raise NoValidCalibrationError(
                 f"No valid calibration for MJD {mjd:.5f}",
@@ -237,10 +244,10 @@ class Registry:
         chosen, faults = [], []
         for kind in wanted:
             of_kind = [entry for entry in entries if entry.row["kind"] == kind]
-            holding = sorted((e for e in of_kind if e.holds(mjd)), key=lambda e: _preference(e.row, mjd, run_label))
+            holding = sorted((e for e in of_kind if e.holds(mjd)), key=lambda e: sets.preference(e.row, mjd, run_label))
             usable = next((entry for entry in holding if entry.on_disk()), None)
             if usable is None:
-                faults.append(f"{kind}: {_what_there_is(of_kind, mjd)}")
+                faults.append(f"{kind}: {sets.what_there_is(of_kind, mjd)}")
             else:
                 chosen.append(usable)
         if faults:
@@ -301,7 +308,7 @@ class Registry:
             entries = [entry for entry in self._entries(as_of, run_label) if entry.row["kind"] == kind]
             raise NoValidCalibrationError(
                 f"No solution of kind {kind} to interpolate from at MJD {mjd:.5f}",
-                found=_what_there_is(entries, mjd),
+                found=sets.what_there_is(entries, mjd),
                 expected=f"an active table solved on a calibrator within {24 * within_days:g} h",
             )
         before = [table for table in tables if table.mjd <= mjd]
@@ -311,26 +318,18 @@ class Registry:
     def for_target(
         self, mjd: float, *, run_label: str = ""
     ) -> tuple[tuple[CalTable, ...], list[tuple[CalTable, CalTable]]]:
-        """Valid tables for a group without calibrator; and, if no gain is valid, solutions (B, G) to interpolate from.
+        """Valid tables for a group without calibrator; and, if no gain is valid, solutions to interpolate from.
+
+        The tables are of one set: bandpass (B, or BA and BP), delays (K) where it was solved on some, and gains (G, or
+        GA). Of the solutions each is a gain with the amplitudes of its bandpass.
 
         Raises
         ------
         NoValidCalibrationError
             If no bandpass is valid, or there is neither a valid gain nor one to interpolate from.
         """
-        try:
-            return self.applylist(mjd, kinds=["B", "G"], run_label=run_label), []
-        except NoValidCalibrationError as missing:
-            try:
-                bandpass = self.applylist(mjd, kinds=["B"], run_label=run_label)
-            except NoValidCalibrationError:
-                raise missing from None  # it names all that is missing
-            own = {table.set_name: table for table in self.nearest(mjd, "B", run_label=run_label)}
-            gains = self.nearest(mjd, "G", run_label=run_label)
-            around = [(own[gain.set_name], gain) for gain in gains if gain.set_name in own]
-            if not around:
-                raise
-            return bandpass, around
+        found = sets.for_target(self._entries(None, run_label), mjd, run_label, within_days=1.0)
+        return found.tables, list(found.around)
 
     def hashes(self, tables: Iterable[CalTable]) -> tuple[str, ...]:
         """Hashes of the content of registered tables, for the key of what is made with them.
@@ -466,34 +465,6 @@ def _check_status(status: str) -> None:
         )
 
 
-def _solved_on_calibrators(entries: Iterable[_Entry]) -> tuple[str, ...]:
-    ordered = sorted((e.row for e in entries if e.row["calibrator"]), key=lambda r: (r["apply_order"], r["kind"]))
-    return tuple(dict.fromkeys(row["kind"] for row in ordered))
-
-
-def _preference(row: dict[str, Any], mjd: float, run_label: str) -> tuple[Any, ...]:
-    return (row["run_label"] != run_label, abs(row["mjd"] - mjd), -row["registered_at"].timestamp(), str(row["path"]))
-
-
 def _listed(entry: _Entry) -> dict[str, Any]:
     row = plain({"group" if k == "group_id" else k: v for k, v in entry.row.items()})
     return row | {"windows": [[window.begin, window.end] for window in entry.windows]}
-
-
-def _what_there_is(entries: list[_Entry], mjd: float) -> str:
-    """Why none of the tables of a kind serves, in a few words."""
-    active = [entry for entry in entries if entry.windows]
-    if not entries:
-        return "no table registered"
-    if not active:
-        return f"{len(entries)} registered, all retired or failed"
-    gone = [entry for entry in active if entry.holds(mjd)]
-    if gone:
-        return f"{len(gone)} valid but no longer on disk as registered, such as {gone[0].row['path']}"
-    sides = gaps_between([(window, entry.row) for entry in active for window in entry.windows], mjd)
-    told = [
-        f"the nearest {side} (of {len(active)}), solved on {row['group_id']}, is valid for MJD "
-        f"[{window.begin:.5f}, {window.end:.5f})"
-        for side, (window, row) in sides.items()
-    ]
-    return " and ".join(told)
