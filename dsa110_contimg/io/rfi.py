@@ -18,13 +18,34 @@ from numpy.typing import NDArray
 from dsa110_contimg.exceptions import ExternalToolError, InputError
 from dsa110_contimg.io.casa import CasaTask, run_tasks
 
-_LINE = re.compile(r"^(\s*local base_threshold = )[\d.]+", re.MULTILINE)
+_THRESHOLD = re.compile(r"^(\s*local base_threshold = )[\d.]+", re.MULTILINE)
+_RANK = re.compile(r"^\s*aoflagger\.scale_invariant_rank_operator(_masked)?\(.*\)$", re.MULTILINE)
 CASA_CUTOFF = 5.0
 """Threshold of tfcrop and rflag (their standard deviations of an amplitude)."""
 
 
 class AOFlagger:
-    """AOFlagger's generic strategy (SumThreshold, Offringa et al. 2010 and 2012) for one baseline at a time.
+    """AOFlagger's generic strategy (SumThreshold, Offringa et al. 2010) for one baseline at a time.
+
+    Its last step, the scale-invariant rank operator (Offringa et al. 2012), is left out: it flags a fifth of the width
+    of what was found on either side of it, in time and in frequency. That is made for weak wings of interference; ours
+    is extended by `science.flagging.extend`. Measured on 40 baselines of 24 integrations and 768 channels, with six
+    carriers, two bursts of 144 channels, six drifting and six intermittent lines at once, each of so many sigma a
+    visibility (of the real part); share found of carriers / drifting lines, and share of clean samples flagged:
+
+    ==================  ====================  ====================  ===================  ===========
+    threshold           3 sigma               5 sigma               10 sigma             noise alone
+    ==================  ====================  ====================  ===================  ===========
+    1.0                 0.83 / 0.51, 0.0061   1.00 / 0.99, 0.0145   1.00 / 1.00, 0.0078  2.4e-3
+    **1.2**             0.77 / 0.26, 0.0021   1.00 / 0.97, 0.0094   1.00 / 1.00, 0.0031  2.7e-4
+    1.4                 0.66 / 0.10, 0.0013   0.99 / 0.88, 0.0080   1.00 / 1.00, 0.0057  2e-5
+    1.6                 0.50 / 0.03, 0.0010   0.98 / 0.69, 0.0048   1.00 / 1.00, 0.0100  < 1e-5
+    2.0                 0.21 / 0.00, 0.0011   0.94 / 0.19, 0.0010   1.00 / 1.00, 0.0072  < 1e-5
+    1.2, with the rank  0.86 / 0.27, 0.0197   1.00 / 0.97, 0.0342   1.00 / 1.00, 0.0223  2.8e-4
+    ==================  ====================  ====================  ===================  ===========
+
+    Bursts are found whole (0.999 and more) by all. A threshold of 1.2 is the default: 1.0 flags nine times as much
+    noise, 1.4 loses a tenth of the lines of 5 sigma, and neither gains much on the other side.
 
     Parameters
     ----------
@@ -46,10 +67,14 @@ class AOFlagger:
             ) from error
         self._flagger = aoflagger.AOFlagger()
         source = Path(self._flagger.find_strategy_file(aoflagger.TelescopeId.Generic))
-        text, replaced = _LINE.subn(rf"\g<1>{threshold:.6g}", source.read_text())
-        if replaced != 1:
+        text, thresholds = _THRESHOLD.subn(rf"\g<1>{threshold:.6g}", source.read_text())
+        text, ranks = _RANK.subn("", text)
+        if thresholds != 1 or ranks == 0:
             raise ExternalToolError(
-                "AOFlagger's strategy has no base_threshold", path=source, found=replaced, expected=1
+                "AOFlagger's strategy is not the one that is known",
+                path=source,
+                found=f"{thresholds} base_threshold, {ranks} scale_invariant_rank_operator",
+                expected="1 and at least 1",
             )
         with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
             file.write(text)

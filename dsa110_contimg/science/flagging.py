@@ -1,12 +1,9 @@
 """Flagging of raw visibilities, on bare arrays.
 
 Every sample carries the *cause* it is flagged for, one byte, the first that applied: so each cause is counted once, and
-what was known beforehand is never mistaken for what a detector found. `examine` looks at one run of channels;
-`flag_spectrogram` and `extend` need the whole band.
-
-Two detectors complement each other. The *spectrogram*, the amplitude averaged over all baselines, sees weak
-interference that is common to the array: with B baselines its scatter is 0.52 / sqrt(B) of its mean (Rayleigh). The
-*visibility* detector sees what strikes one baseline.
+what was known beforehand is never mistaken for what a detector found. `examine` looks at one run of channels, sees what
+strikes one baseline there, and sums up the rest for `science.spectrogram`, which sees what is common to the array.
+`extend` needs the whole band.
 """
 
 from __future__ import annotations
@@ -16,15 +13,12 @@ import warnings
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from scipy.ndimage import median_filter
 
 CAUSES = ("already flagged", "zeros and NaNs", "dead antennas", "outliers", "interference", "extended")
 """In the order they are applied; cause n + 1 is CAUSES[n], and 0 a sample that is not flagged."""
 CONVERTED, EMPTY, DEAD, OUTLIER, INTERFERENCE, EXTENDED, AUTOCORRELATION = range(1, 8)
 
 MAD_TO_SIGMA = 1.482602218505602
-RAYLEIGH_SCATTER = 0.5227
-"""Standard deviation over mean of a Rayleigh distribution, sqrt(4 / pi - 1)."""
 _FEWEST = 8
 """A baseline with fewer samples in a run of channels says nothing about its own scatter."""
 _N_KEYS = 1 << 15
@@ -280,8 +274,8 @@ def _grow(one: NDArray[np.uint8], near_times: int, near_channels: int) -> None:
                                 one[s, d, p] = EXTENDED
 
 
-def autocorrelation_level(visibilities: NDArray[np.complex64], flags: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Mean amplitude of autocorrelations, relative to the median antenna.
+def autocorrelation_power(visibilities: NDArray[np.complex64], flags: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Mean amplitude over time of autocorrelations.
 
     Parameters
     ----------
@@ -289,16 +283,34 @@ def autocorrelation_level(visibilities: NDArray[np.complex64], flags: NDArray[np
 
     Returns
     -------
+    (antenna, channel, polarization)
+        NaN where there is none.
+    """
+    amplitude = np.abs(visibilities)
+    valid = ~flags & np.isfinite(amplitude)
+    number = valid.sum(axis=0)
+    total = amplitude.sum(axis=0, where=valid, dtype=np.float64)
+    return np.asarray(np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0))
+
+
+def autocorrelation_level(power: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Power of antennas in a run of channels, relative to the median antenna.
+
+    Parameters
+    ----------
+    power : (antenna, channel, polarization)
+        Of `autocorrelation_power`.
+
+    Returns
+    -------
     (antenna, polarization)
         NaN where there is none.
     """
-    amplitude = np.abs(visibilities).astype(np.float64)
-    valid = ~flags & np.isfinite(amplitude)
-    number = valid.sum(axis=(0, 2))
-    total = np.where(valid, amplitude, 0.0).sum(axis=(0, 2))
-    level = np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+    valid = np.isfinite(power)
+    number = valid.sum(axis=1)
+    level = np.divide(power.sum(axis=1, where=valid), number, out=np.full(number.shape, np.nan), where=number > 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(level / _nanmedian(level, axis=0))
+        return np.asarray(level / nanmedian(level, axis=0))
 
 
 def dead_by_band(levels: NDArray[np.float64], ratio: float) -> NDArray[np.bool_]:
@@ -315,7 +327,7 @@ def dead_by_band(levels: NDArray[np.float64], ratio: float) -> NDArray[np.bool_]
     -------
     (antenna,) bool
     """
-    return dead_antennas(_nanmedian(levels, axis=0)[0], ratio)
+    return dead_antennas(nanmedian(levels, axis=0)[0], ratio)
 
 
 def dead_antennas(autocorrelations: NDArray[np.float64], ratio: float) -> NDArray[np.bool_]:
@@ -336,83 +348,11 @@ def dead_antennas(autocorrelations: NDArray[np.float64], ratio: float) -> NDArra
     return np.asarray(~(level >= ratio).all(axis=-1))
 
 
-def common_interference(
-    total: NDArray[np.float64], count: NDArray[np.int64], seen: NDArray[np.int64], sigma: float
-) -> NDArray[np.bool_]:
-    """Times and channels that are bad on the whole array: by their mean amplitude, or by most baselines' outliers.
+def nanmedian(values: NDArray[np.float64], axis: int | tuple[int, ...]) -> NDArray[np.float64]:
+    """Median of what there is, NaN where there is nothing (a subband that was not recorded), without a warning.
 
-    Strong interference leaves nothing for the mean: it is an outlier on every baseline.
-
-    Parameters
-    ----------
-    total, count, seen : (time, channel, polarization)
-        Of `examine`, over the whole band.
-    sigma : float
-        As in `flag_spectrogram`.
-
-    Returns
-    -------
-    (time, channel, polarization) bool; one polarisation flags all.
+    The axis is kept, with length 1.
     """
-    mean = np.divide(total, count, out=np.full(total.shape, np.nan), where=2 * count > seen)
-    most = (2 * count <= seen) & (seen > 0)
-    return flag_spectrogram(mean, count, sigma) | most.any(axis=-1, keepdims=True)
-
-
-def flag_spectrogram(
-    mean: NDArray[np.float64], count: NDArray[np.int64], sigma: float, window: int = 31
-) -> NDArray[np.bool_]:
-    """Times and channels whose baseline-averaged amplitude stands out.
-
-    Against the median of the same channel over time (bursts), then, averaged in time, against the running median over
-    neighbouring channels (carriers that never stop). The scatter is the robust one, never below the theoretical
-    0.52 / sqrt(baselines), so that a clean group is not chased into its noise.
-
-    Parameters
-    ----------
-    mean : (time, channel, polarization)
-        NaN where nothing is left.
-    count : (time, channel, polarization)
-        Baselines in each mean.
-    sigma : float
-    window : int
-        Channels of the running median.
-
-    Returns
-    -------
-    (time, channel, polarization) bool; one polarisation flags all.
-    """
-    floor = RAYLEIGH_SCATTER / np.sqrt(np.maximum(count, 1))
-    with np.errstate(invalid="ignore"):
-        burst = mean / _nanmedian(mean, axis=0) - 1.0
-        found = burst > sigma * np.maximum(_robust_sigma(burst, axis=(0, 1)), floor)
-        calm = np.where(found, np.nan, mean)
-    spectrum, empty = _nanmean(calm)
-    smooth = median_filter(
-        np.where(empty, _nanmedian(np.where(empty, np.nan, spectrum), axis=0), spectrum),
-        size=(window, 1),
-        mode="nearest",
-    )
-    with np.errstate(invalid="ignore"):
-        carrier = np.where(empty, 0.0, spectrum / smooth - 1.0)
-        scale = np.maximum(_robust_sigma(carrier, axis=0), floor.mean(axis=0) / np.sqrt(len(mean)))
-        always = carrier > sigma * scale
-    return np.broadcast_to((found | always[None]).any(axis=-1, keepdims=True), mean.shape).copy()
-
-
-def _nanmean(calm: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    valid = np.isfinite(calm)
-    number = valid.sum(axis=0)
-    return np.where(valid, calm, 0.0).sum(axis=0) / np.maximum(number, 1), number == 0
-
-
-def _robust_sigma(values: NDArray[np.float64], axis: int | tuple[int, ...]) -> NDArray[np.float64]:
-    spread: NDArray[np.float64] = MAD_TO_SIGMA * _nanmedian(np.abs(values - _nanmedian(values, axis)), axis)
-    return np.asarray(spread[0])
-
-
-def _nanmedian(values: NDArray[np.float64], axis: int | tuple[int, ...]) -> NDArray[np.float64]:
-    """Median of what there is, NaN where there is nothing (a subband that was not recorded), without a warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
         return np.asarray(np.nanmedian(values, axis=axis, keepdims=True))

@@ -19,12 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsa110_contimg import telescope
 from dsa110_contimg.exceptions import CorruptFileError, OutputError
 from dsa110_contimg.io import ms, rfi
 from dsa110_contimg.options import FlagOptions
 from dsa110_contimg.records import FlagSummary, MeasurementSet
-from dsa110_contimg.science import flagging
+from dsa110_contimg.science import flagging, masking
 
 Progress = Callable[[int, int], None]
 
@@ -40,46 +39,15 @@ class _Job:
 
     path: Path
     layout: ms.Layout
+    axes: masking.Axes
     options: FlagOptions
     causes: NDArray[np.uint8]
     pool: ThreadPoolExecutor
-
-    @property
-    def auto(self) -> NDArray[np.bool_]:
-        return np.asarray(self.layout.antenna1 == self.layout.antenna2)
-
-    @property
-    def runs(self) -> list[tuple[int, int]]:
-        """Channels of each subband."""
-        n_channels, step = self.layout.frequencies.size, telescope.N_CHANNELS_PER_SUBBAND
-        return [(first, min(first + step, n_channels)) for first in range(0, n_channels, step)]
-
-    def known(self, dead: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """(baseline,) the cause that the antennas give, or 0."""
-        gone = dead[self.layout.antenna1] | dead[self.layout.antenna2]
-        cause = np.where(gone, flagging.DEAD, 0)
-        return np.where(self.auto, flagging.AUTOCORRELATION, cause).astype(np.uint8)
 
     def in_parts(self, work: Callable[[slice], Any]) -> list[Any]:
         """Results of a function of a range of baselines, in threads, in order."""
         edges = np.linspace(0, self.layout.antenna1.size, self.options.threads + 1).astype(int)
         return list(self.pool.map(work, [slice(int(a), int(b)) for a, b in pairwise(edges)]))
-
-
-@dataclass(frozen=True)
-class _Examined:
-    """What one subband told.
-
-    Attributes
-    ----------
-    level : (antenna, polarization) of the autocorrelations, NaN where there are none.
-    total, count, seen : (time, channel, polarization) of `flagging.examine`.
-    """
-
-    level: NDArray[np.float64]
-    total: NDArray[np.float64]
-    count: NDArray[np.int64]
-    seen: NDArray[np.int64]
 
 
 def flag(
@@ -122,14 +90,17 @@ def flag(
     layout = ms.read_layout(record.path)
     shape = (layout.mjd.size, layout.antenna1.size, *layout.cell)
     with ThreadPoolExecutor(options.threads) as pool:
-        job = _Job(record.path, layout, options, np.empty(shape, np.uint8), pool)
-        tell = _counting(progress, len(job.runs) + layout.mjd.size)
+        axes = masking.Axes(
+            layout.antenna1, layout.antenna2, len(layout.names), layout.frequencies, layout.polarizations
+        )
+        job = _Job(record.path, layout, axes, options, np.empty(shape, np.uint8), pool)
+        tell = _counting(progress, len(axes.runs) + layout.mjd.size)
         examined = _examine(job, tell)
-        dead = _dead(job, np.stack([e.level for e in examined]))
-        known = job.known(dead)
+        dead = _dead(job, examined)
+        known = axes.known(dead)
         found = _interference(job, examined, known, work_dir, measures)
         job.in_parts(lambda part: flagging.settle(job.causes[:, part], known[part], _part(found, part)))
-        tally = np.concatenate(job.in_parts(lambda part: _extend(job, part)))
+        tally = np.concatenate(job.in_parts(lambda part: masking.extend(job.causes[:, part], options)))
         summary = _summary(record, job, tally, dead)
         with ms.opened(record.path, writable=True) as main:
             _write(main, job, ("FLAG", ms.FLAG_VERSIONS[1]), tell)
@@ -152,27 +123,16 @@ def _part(found: NDArray[np.bool_], part: slice) -> NDArray[np.bool_]:
     return found[:, part] if found.shape[1] > 1 else found
 
 
-def _extend(job: _Job, part: slice) -> NDArray[np.int64]:
-    options = job.options
-    return flagging.extend(
-        job.causes[:, part],
-        options.extend_polarizations,
-        options.extend_fraction,
-        options.grow_integrations,
-        options.grow_channels,
-    )
-
-
 # ---- one pass over the visibilities -------------------------------------------------------------------------------
 
 
-def _examine(job: _Job, tell: Callable[[], None]) -> list[_Examined]:
+def _examine(job: _Job, tell: Callable[[], None]) -> list[masking.Examined]:
     """Read one subband after the other, and look at those that have been read in threads."""
     n_pols, rows = job.layout.cell[1], job.layout.n_rows
     buffers: list[NDArray[np.complex64]] = []
-    pending: list[Future[_Examined]] = []
+    pending: list[Future[masking.Examined]] = []
     with ms.opened(job.path) as main:
-        for number, (first, stop) in enumerate(job.runs):
+        for number, (first, stop) in enumerate(job.axes.runs):
             shape = (rows, stop - first, n_pols)
             turn = number % (job.options.threads + 1)
             if number > job.options.threads:
@@ -190,49 +150,33 @@ def _examine(job: _Job, tell: Callable[[], None]) -> list[_Examined]:
     return [future.result() for future in pending]
 
 
-def _examine_run(job: _Job, first: int, data: NDArray[np.complex64], flags: NDArray[np.bool_]) -> _Examined:
+def _examine_run(job: _Job, first: int, data: NDArray[np.complex64], flags: NDArray[np.bool_]) -> masking.Examined:
     """One subband: (row, channel, polarization)."""
     n_times, n_baselines = job.layout.mjd.size, job.layout.antenna1.size
     n_channels, n_pols = data.shape[1:]
-    auto = np.flatnonzero(job.auto)
     cube = (n_times, n_baselines, n_channels, n_pols)
-    level = np.full((len(job.layout.names), n_pols), np.nan)
-    measured = flagging.autocorrelation_level(data.reshape(cube)[:, auto], flags.reshape(cube)[:, auto])
-    level[job.layout.antenna1[auto]] = measured
-    parallel = [i for i, p in enumerate(job.layout.polarizations) if p in ("XX", "YY")]
-    level = level[:, parallel]
-    # an antenna may be dead in a part of the band; one that was not measured here may still be alive
-    weak = np.asarray((level < job.options.dead_antenna_ratio).any(axis=-1))
-    flat = (n_times, n_baselines, n_channels * n_pols)
     causes = job.causes.reshape(n_times, n_baselines, -1)[:, :, first * n_pols : (first + n_channels) * n_pols]
-    total, count, seen = flagging.examine(
-        data.reshape(flat), flags.reshape(flat), job.known(weak), n_pols, job.options.visibility_sigma, causes
-    )
-    shape = (n_times, n_channels, n_pols)
-    return _Examined(level, total.reshape(shape), count.reshape(shape), seen.reshape(shape))
+    return masking.examine_run(job.axes, job.options, data.reshape(cube), flags.reshape(cube), causes)
 
 
-def _dead(job: _Job, levels: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _dead(job: _Job, examined: list[masking.Examined]) -> NDArray[np.bool_]:
     """Dead antennas, by the median over the band of their autocorrelations; all alive where none were recorded."""
-    if not job.auto.any():
+    if not job.axes.auto.any():
         return np.zeros(len(job.layout.names), bool)
-    if not np.isfinite(levels).any():
+    if not any(np.isfinite(run.level).any() for run in examined):
         raise CorruptFileError("Every visibility is flagged already", path=job.path, expected="some data")
-    return flagging.dead_by_band(levels, job.options.dead_antenna_ratio)
+    return masking.dead_antennas(examined, job.options.dead_antenna_ratio)
 
 
 # ---- interference -------------------------------------------------------------------------------------------------
 
 
 def _interference(
-    job: _Job, examined: list[_Examined], known: NDArray[np.uint8], work_dir: Path | None, measures: Path | None
+    job: _Job, examined: list[masking.Examined], known: NDArray[np.uint8], work_dir: Path | None, measures: Path | None
 ) -> NDArray[np.bool_]:
     """(time, baseline, channel, polarization) of what the detector of choice finds; one baseline stands for all."""
     if job.options.rfi == "builtin":
-        total, count, seen = (
-            np.concatenate([getattr(e, name) for e in examined], axis=1) for name in ("total", "count", "seen")
-        )
-        return flagging.common_interference(total, count, seen, job.options.spectrogram_sigma)[:, None]
+        return masking.common_interference(job.axes, job.options, examined)
     if job.options.rfi == "aoflagger":
         return _by_aoflagger(job, known)
     if job.options.rfi == "casa":
@@ -305,10 +249,8 @@ def _write(main: Any, job: _Job, columns: tuple[str, ...], tell: Callable[[], No
 
 def _summary(record: MeasurementSet, job: _Job, tally: NDArray[np.int64], dead: NDArray[np.bool_]) -> FlagSummary:
     """Shares of the cross-correlations by cause; ``tally`` is (baseline, cause)."""
-    cross = tally[~job.auto].sum(axis=0)
-    share = cross / max(int(cross.sum()), 1)
-    shares = tuple((cause, float(share[number])) for number, cause in enumerate(flagging.CAUSES, start=1))
-    fraction = float(share[1 : len(flagging.CAUSES) + 1].sum())
+    shares = tuple(masking.shares(tally, job.axes.auto).items())
+    fraction = sum(share for _, share in shares)
     if fraction > job.options.max_flagged_fraction:
         causes = ", ".join(f"{cause} {part:.0%}" for cause, part in shares if part > 0.005)
         raise CorruptFileError(
