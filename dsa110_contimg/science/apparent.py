@@ -17,12 +17,15 @@ from numba import njit, prange
 from numpy.typing import NDArray
 from scipy.constants import speed_of_light
 
+from dsa110_contimg import telescope
 from dsa110_contimg.science.averaging import ImagingData
 from dsa110_contimg.science.coordinates import direction_cosines
 from dsa110_contimg.science.grid import SkyGrid
 from dsa110_contimg.science.gridding import Gridder
+from dsa110_contimg.science.predict import apparent_fluxes, source_geometry
 from dsa110_contimg.science.response import image_response
 from dsa110_contimg.science.smearing import EARTH_ROTATION, sinc, surviving_fraction
+from dsa110_contimg.science.subtraction import PointSources
 
 MAX_PIXELS = 1000
 """Most pixels that are predicted one by one: a second of work for a group of 48 antennas."""
@@ -35,6 +38,8 @@ MIN_RESPONSE = 0.05
 """Where the mean beam is lower, the model of the beam is not good enough to say how it varies."""
 
 _BIN_HZ = 3.0e6
+_FINE_BIN_HZ = 1.0e6
+"""Of known sources, which may stand in the wing of the beam, where it falls by a per cent in 3 MHz."""
 _UNEVEN_HZ = 100.0
 _LANES = 16
 
@@ -112,10 +117,7 @@ class ApparentSky:
         self._gridder, self._grid, self._reach = gridder, grid, reach
         self._response = image_response(data, gridder.weights, _BIN_HZ)
         self._channels = _channels(data, self._response.frequencies)
-        centre = (data.phase_center_ra, data.phase_center_dec)
-        tracking = direction_cosines(data.track.pointing_ra, data.track.pointing_dec, *centre) - [0.0, 0.0, 1.0]
-        pole = np.array([0.0, np.cos(centre[1]), np.sin(centre[1])]) * EARTH_ROTATION
-        self._rows = _Rows(data.uvw, data.time_index, data.channels_index, data.offsets, tracking, pole)
+        self._rows = _rows(data)
         self._sources: _Sources | None = None
         self._known = np.empty((0, 3))
 
@@ -217,6 +219,42 @@ class ApparentSky:
         gain = beam * (self._response.frequencies[:, None] / self._response.mean_frequency_hz) ** index
         gain /= np.einsum("tb,tbs->s", self._response.weights, gain) / self._response.weights.sum()
         return np.asarray(gain / surviving_fraction(ra, dec, self._gridder.data, self._gridder.weights))
+
+
+def predict_sources(data: ImagingData, sources: PointSources) -> NDArray[np.complex64]:
+    """Visibilities (sample,) of known sources through the drifting beam, smeared and averaged as the data are.
+
+    An averaged sample stands at the mean frequency of its channels, so where only some of them are flagged on one
+    baseline its fringe is slightly out: not for the brightest sources (`subtraction.subtract` takes those).
+    """
+    out = np.zeros(len(data.weights), np.complex64)
+    if not len(sources):
+        return out
+    centre, track = (data.phase_center_ra, data.phase_center_dec), data.track
+    pointing = track.pointing_ra, track.pointing_dec
+    lmn, _ = source_geometry(sources.ra, sources.dec, centre, pointing, float(track.mjd.mean()))
+    low, high = min(c.frequencies[0] for c in data.channels), max(c.frequencies[-1] for c in data.channels)
+    bins = np.linspace(low, high, max(2, round((high - low) / _FINE_BIN_HZ)))
+    amplitude = apparent_fluxes(
+        sources.flux_jy,
+        sources.spectral_index,
+        (sources.ra, sources.dec),
+        pointing,
+        bins,
+        telescope.REFERENCE_FREQUENCY_HZ,
+        track.primary_beam,
+    )
+    points = _Points(lmn, np.arange(len(sources)), lmn, track.integration_s)
+    _predict(_rows(data), _channels(data, bins), points, amplitude, out)
+    out[data.weights <= 0.0] = 0.0
+    return out
+
+
+def _rows(data: ImagingData) -> _Rows:
+    centre = (data.phase_center_ra, data.phase_center_dec)
+    tracking = direction_cosines(data.track.pointing_ra, data.track.pointing_dec, *centre) - [0.0, 0.0, 1.0]
+    pole = np.array([0.0, np.cos(centre[1]), np.sin(centre[1])]) * EARTH_ROTATION
+    return _Rows(data.uvw, data.time_index, data.channels_index, data.offsets, tracking, pole)
 
 
 def _channels(data: ImagingData, bins: NDArray[np.float64]) -> _Channels:

@@ -1,9 +1,9 @@
 """Visibilities in the form that imaging wants: Stokes I, flat rows, channels averaged as far as each baseline allows.
 
 A short baseline turns its phase slowly with frequency, so its channels can be averaged further than those of a long
-one for the same loss. Averaging every baseline as far as one budget of loss allows makes gridding several times
-cheaper and stays true over the whole field, which no single factor does. What is lost is known, row by row, and is
-put into the smearing map (`smearing`), so nothing is lost in flux.
+one for the same loss. Spending one budget of loss where it saves most makes gridding seven times cheaper and stays
+true over the whole field, which no single factor does. What is lost is known, row by row, and is put into the smearing
+map (`smearing`), so nothing is lost in flux.
 
 Nothing here asks the data to be rectangular: a row is one baseline at one time, rows may have different channels.
 """
@@ -11,6 +11,7 @@ Nothing here asks the data to be rectangular: a row is one baseline at one time,
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,10 +19,10 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 from scipy.constants import speed_of_light
-from scipy.optimize import brentq
 
 from dsa110_contimg import telescope
 from dsa110_contimg.exceptions import ImagingError
+from dsa110_contimg.science.beam import AiryBeam, PrimaryBeam
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -30,6 +31,8 @@ PARALLEL_HANDS = (("XX", "YY"), ("RR", "LL"), ("I",))
 MAX_FACTOR = 16
 """Most channels that become one: 3.9 MHz, over which the beam and a spectrum change by 0.3 %."""
 
+_WORST_ROW = 10.0
+"""Most that a row of little weight may lose, in units of the budget of the image."""
 _CHUNK_BYTES = 256_000_000
 _LANES = 8
 
@@ -44,6 +47,7 @@ class Track:
     pointing_ra, pointing_dec : (time,) beam centre and fringe-tracking centre of each integration (rad, ICRS).
     integration_s : length of an integration (s).
     dish_diameter_m : for the primary beam (m).
+    beam : a beam known better than by the diameter of its dish; None: the Airy pattern of that.
     """
 
     mjd: NDArray[np.float64]
@@ -51,6 +55,11 @@ class Track:
     pointing_dec: NDArray[np.float64]
     integration_s: float
     dish_diameter_m: float
+    beam: PrimaryBeam | None = None
+
+    @property
+    def primary_beam(self) -> PrimaryBeam:
+        return AiryBeam(self.dish_diameter_m) if self.beam is None else self.beam
 
 
 @dataclass(frozen=True)
@@ -100,35 +109,69 @@ class ImagingData:
     unit_variance: float
 
 
-def averaging_factor(
-    uv_length_m: NDArray[np.float64], loss: float, radius_rad: float, width_hz: float, n_channels: int
+def averaging_factors(
+    uv_m: NDArray[np.float64],
+    loss: float,
+    radius_rad: float,
+    width_hz: float,
+    n_channels: int,
+    importance: NDArray[np.float64] | None = None,
 ) -> NDArray[np.int64]:
-    """How many channels each baseline may average.
+    """How many channels each row may average, so that the image as a whole stays within one budget of loss.
 
-    Averaging n channels of width d leaves sinc(b theta n d / c) of the amplitude of a source at angle theta from the
-    phase centre (Thompson, Moran & Swenson 2017, section 6.4). The factor is the largest divisor of the number of
-    channels, at most `MAX_FACTOR`, that keeps 1 - sinc <= loss.
+    Averaging n channels of width d, beyond what the channels lose themselves, takes (n^2 - 1) (pi d tau)^2 / 6 of the
+    amplitude of a source with delay tau = (u l + v m) / c (Thompson, Moran & Swenson 2017, section 6.4, to second
+    order), and a source's peak in the image is the weighted mean of the rows. The visibilities that are left, N / n a
+    row, are fewest for a given loss where each row's derivative by n of the one is in the same ratio to the other's:
+    n goes as (weight uv^2)^(-1/3), so that long baselines are averaged too, and short ones less than they could be.
 
     Parameters
     ----------
-    uv_length_m : (row,)
-        sqrt(u^2 + v^2) (m).
+    uv_m : (row, 2)
+        u and v (m).
     loss : float
-        Largest loss; 0 averages nothing.
+        Largest loss of the peak of a source at ``radius_rad``, in the direction where it is largest; 0 averages
+        nothing. No row loses more than ten times as much.
     radius_rad : float
-        Angle at which it is reckoned.
+        Angle from the phase centre at which it is reckoned.
     width_hz, n_channels : float, int
         Native channels.
+    importance : (row,), optional
+        Imaging weight of a visibility of each row (`weighting.row_importance`), in any unit; equal by default.
 
     Returns
     -------
-    (row,) integers.
+    (row,) integers: divisors of the number of channels, at most `MAX_FACTOR`.
     """
     divisors = np.array([n for n in range(1, MAX_FACTOR + 1) if n_channels % n == 0])
-    # sinc falls monotonically to its first null at 1
-    turns = brentq(lambda x: np.sinc(x) - (1.0 - loss), 0.0, 1.0) if loss > 0 else 0.0
-    most = turns * speed_of_light / (np.maximum(uv_length_m, 1e-3) * radius_rad * width_hz)
-    return np.asarray(divisors[np.clip(np.searchsorted(divisors, most, side="right") - 1, 0, None)])
+    weight = np.ones(len(uv_m)) if importance is None else np.asarray(importance, np.float64)
+    if not loss > 0.0 or not weight.any():
+        return np.ones(len(uv_m), np.int64)
+    # row by row, in quadratic approximation: loss = (n^2 - 1) each, along the worst direction of the sky
+    tensor = np.stack([uv_m[:, 0] ** 2, uv_m[:, 0] * uv_m[:, 1], uv_m[:, 1] ** 2])
+    tensor *= (np.pi * radius_rad * width_hz / speed_of_light) ** 2 / 6.0
+    each = tensor[0] + tensor[2]
+    allowed = np.sqrt(1.0 + _WORST_ROW * loss / np.maximum(each, 1e-300))
+    most = np.clip(np.searchsorted(divisors, allowed, side="right") - 1, 0, None)
+    # the price of a loss at which one divisor is as good as the next
+    prices = -np.diff(1.0 / divisors) / np.diff(divisors.astype(float) ** 2)
+    charge = weight * each / weight.mean() / each.mean()
+
+    def chosen(price: float) -> NDArray[np.int64]:
+        step = np.searchsorted(-prices, -price * charge, side="right")
+        return np.asarray(divisors[np.minimum(step, most)], np.int64)
+
+    def lost(price: float) -> float:
+        xx, xy, yy = tensor @ (weight * (chosen(price).astype(float) ** 2 - 1.0)) / weight.sum()
+        return float((xx + yy) / 2.0 + np.hypot((xx - yy) / 2.0, xy))
+
+    low, high = 1e-12, 1e12
+    if lost(low) <= loss:
+        return chosen(low)
+    for _ in range(60):
+        middle = np.sqrt(low * high)
+        low, high = (low, middle) if lost(middle) <= loss else (middle, high)
+    return chosen(high)
 
 
 @njit(parallel=True, cache=True)
@@ -178,8 +221,14 @@ def _average(
     return used.sum(), bad.sum()
 
 
-def from_dataset(dataset: xr.Dataset, loss: float, radius_rad: float) -> ImagingData:
-    """Stokes I of a Visibilities view, averaged over channels within a budget of loss.
+def from_dataset(
+    dataset: xr.Dataset,
+    loss: float,
+    radius_rad: float,
+    importance: NDArray[np.float64] | None = None,
+    stokes: str = "I",
+) -> ImagingData:
+    """Stokes I (or one hand) of a Visibilities view, averaged over channels within a budget of loss.
 
     Stokes I is the weighted mean of the parallel hands, of whichever is not flagged: for an unpolarised sky each hand
     alone measures I, so no half-flagged visibility is thrown away.
@@ -189,21 +238,23 @@ def from_dataset(dataset: xr.Dataset, loss: float, radius_rad: float) -> Imaging
     dataset : Visibilities view
         May be lazy: it is read a part at a time. Autocorrelations are left out. Where data are not rectangular, the
         baselines that a time lacks are flagged there (their UVW may be NaN).
-    loss, radius_rad : float
-        Budget of `averaging_factor`.
+    loss, radius_rad, importance
+        Budget of `averaging_factors`; rows are (time, baseline).
+    stokes : str
+        ``I``, or the name of one hand (XX, YY): alone it measures I too, of an unpolarised sky.
 
     Raises
     ------
     ImagingError
         Everything is flagged, an unflagged visibility is not finite, or there are no parallel hands.
     """
-    hands = _parallel_hands(dataset)
+    hands = _parallel_hands(dataset, stokes)
     frequencies = np.asarray(dataset["frequency"].to_numpy(), np.float64)
     width = float(dataset.attrs["channel_width"])
     uvw = np.asarray(dataset["UVW"].to_numpy(), np.float64)
     n_time, n_baseline = uvw.shape[:2]
     uvw = np.nan_to_num(uvw.reshape(-1, 3))
-    factor = averaging_factor(np.hypot(uvw[:, 0], uvw[:, 1]), loss, radius_rad, width, len(frequencies))
+    factor = averaging_factors(uvw[:, :2], loss, radius_rad, width, len(frequencies), importance)
     offsets = np.concatenate([[0], np.cumsum(len(frequencies) // factor)])
     visibilities, weights, channel_weight, used = _read(dataset, hands, factor, offsets)
     present = np.unique(factor)
@@ -234,10 +285,16 @@ def _read(
     visibilities, weights = np.zeros(offsets[-1], np.complex64), np.zeros(offsets[-1], np.float32)
     channel_weight = np.zeros((_LANES, MAX_FACTOR + 1, dataset.sizes["frequency"]))
     used = bad = 0
-    for rows, part in _parts(dataset, hands, n_time, n_baseline):
-        bounds = np.linspace(0, rows.stop - rows.start, _LANES + 1).astype(np.int64)
-        counts = _average(*part, used_factor[rows], offsets[rows], bounds, visibilities, weights, channel_weight)
-        used, bad = used + int(counts[0]), bad + int(counts[1])
+    with ThreadPoolExecutor(1) as reader:
+        parts = _parts(dataset, hands, n_time, n_baseline)
+        ahead = reader.submit(next, parts, None)
+        # one part is read while the one before is averaged
+        while (part := ahead.result()) is not None:
+            ahead = reader.submit(next, parts, None)
+            rows, cubes = part
+            bounds = np.linspace(0, rows.stop - rows.start, _LANES + 1).astype(np.int64)
+            counts = _average(*cubes, used_factor[rows], offsets[rows], bounds, visibilities, weights, channel_weight)
+            used, bad = used + int(counts[0]), bad + int(counts[1])
     if bad:
         raise ImagingError("Unflagged visibilities are not finite", found=f"{bad} of them", expected="none")
     if not used:
@@ -278,6 +335,7 @@ def concatenate(parts: Sequence[ImagingData]) -> ImagingData:
             pointing_dec=np.concatenate([p.track.pointing_dec for p in parts]),
             integration_s=first.track.integration_s,
             dish_diameter_m=first.track.dish_diameter_m,
+            beam=first.track.beam,
         ),
         phase_center_ra=first.phase_center_ra,
         phase_center_dec=first.phase_center_dec,
@@ -285,8 +343,12 @@ def concatenate(parts: Sequence[ImagingData]) -> ImagingData:
     )
 
 
-def _parallel_hands(dataset: xr.Dataset) -> list[int]:
+def _parallel_hands(dataset: xr.Dataset, stokes: str = "I") -> list[int]:
     names = [str(name) for name in dataset["polarization"].to_numpy()]
+    if stokes != "I":
+        if stokes not in names:
+            raise ImagingError("The polarisation is not in the data", found=names, expected=stokes)
+        return [names.index(stokes)]
     for hands in PARALLEL_HANDS:
         if set(hands) <= set(names):
             return [names.index(hand) for hand in hands]

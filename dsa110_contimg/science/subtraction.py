@@ -22,7 +22,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dsa110_contimg import telescope
-from dsa110_contimg.science import predict
+from dsa110_contimg.science import beam, predict
 
 _RUN = telescope.N_CHANNELS_PER_SUBBAND
 
@@ -56,7 +56,10 @@ def point_sources(catalog: pd.DataFrame) -> PointSources:
 
 
 def matters(
-    sources: PointSources, pointing: tuple[NDArray[np.float64], NDArray[np.float64]], least_jy: float
+    sources: PointSources,
+    pointing: tuple[NDArray[np.float64], NDArray[np.float64]],
+    least_jy: float,
+    primary: beam.PrimaryBeam = beam.AIRY,
 ) -> NDArray[np.bool_]:
     """Which sources reach an apparent flux (Jy at 1.4 GHz) in any integration of a drift (pointings: rad, ICRS)."""
     apparent = predict.apparent_fluxes(
@@ -66,17 +69,19 @@ def matters(
         pointing,
         np.array([telescope.REFERENCE_FREQUENCY_HZ]),
         telescope.REFERENCE_FREQUENCY_HZ,
+        primary,
     )
     return np.asarray(apparent.max(axis=(0, 1)) >= least_jy)
 
 
-def subtract(dataset: xr.Dataset, sources: PointSources) -> xr.Dataset:
+def subtract(dataset: xr.Dataset, sources: PointSources, primary: beam.PrimaryBeam = beam.AIRY) -> xr.Dataset:
     """A Visibilities view with sources subtracted from its parallel hands; lazy where the view is lazy.
 
     Parameters
     ----------
     dataset : Visibilities view of one phase centre, in the sense of a Measurement Set
     sources : PointSources
+    primary : the beam they are seen through
     """
     if not len(sources):
         return dataset
@@ -101,6 +106,7 @@ def subtract(dataset: xr.Dataset, sources: PointSources) -> xr.Dataset:
                 pointing,
                 channels,
                 telescope.REFERENCE_FREQUENCY_HZ,
+                primary,
             )
             out[:, first : first + _RUN] = predict.predict(
                 rows, when, channels, lmn, offset, apparent, predict.pole(centre[1]), seconds
@@ -120,8 +126,17 @@ def subtract(dataset: xr.Dataset, sources: PointSources) -> xr.Dataset:
     return dataset.assign(VISIBILITY=(dataset["VISIBILITY"].dims, da.map_blocks(taken, whole, dtype=np.complex64)))
 
 
-def known_sources(dataset: xr.Dataset, catalog: pd.DataFrame, least_jy: float) -> PointSources:
+def known_sources(
+    dataset: xr.Dataset, catalog: pd.DataFrame, least_jy: float, primary: beam.PrimaryBeam = beam.AIRY
+) -> PointSources:
     """The catalogue sources that reach an apparent flux (Jy) in any integration of a Visibilities view."""
-    sources = point_sources(catalog)
+    return by_brightness(dataset, point_sources(catalog), least_jy, primary)[0]
+
+
+def by_brightness(
+    dataset: xr.Dataset, sources: PointSources, jy: float, primary: beam.PrimaryBeam = beam.AIRY
+) -> tuple[PointSources, PointSources]:
+    """The sources that reach an apparent flux (Jy) in any integration of a Visibilities view, and the others."""
     pointing = (dataset["pointing_ra"].to_numpy(), dataset["pointing_dec"].to_numpy())
-    return sources.where(matters(sources, pointing, least_jy))
+    bright = matters(sources, pointing, jy, primary)
+    return sources.where(bright), sources.where(~bright)

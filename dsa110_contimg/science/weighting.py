@@ -6,7 +6,7 @@ as WSClean and CASA do, so that a robustness of ours means theirs.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -15,8 +15,56 @@ from scipy.constants import speed_of_light
 
 from dsa110_contimg.exceptions import ImagingError
 from dsa110_contimg.science.averaging import ImagingData
+from dsa110_contimg.science.casasyntax import UVRange
 
 Scheme = Literal["natural", "uniform", "briggs"]
+
+_SPARSE = 12
+"""Channels between those that are looked at before the data are: 3 MHz move the longest baseline by two cells."""
+
+
+class UVShape(NamedTuple):
+    """What of the uv plane is imaged.
+
+    Attributes
+    ----------
+    uvrange : projected lengths that are taken; the others are left out before densities are counted, as CASA does.
+    taper_rad : FWHM of the beam that a Gaussian taper alone would make of an evenly filled uv plane (rad), as WSClean's
+        ``-taper-gaussian``; 0 tapers nothing.
+    """
+
+    uvrange: UVRange = UVRange()
+    taper_rad: float = 0.0
+
+    def limits(self) -> _Limits:
+        """For the kernels. exp(-d^2 4 ln 2 / F^2) of an angle d becomes exp(-q^2 (pi F)^2 / (4 ln 2)) of q wavelengths."""
+        taper = (np.pi * self.taper_rad) ** 2 / (4.0 * np.log(2.0))
+        return _Limits(self.uvrange.least**2, self.uvrange.most**2, self.uvrange.in_wavelengths, float(taper))
+
+
+EVERYTHING = UVShape()
+
+
+class _Limits(NamedTuple):
+    """Squares of the shortest and longest length, whether these are in wavelengths, and k of the taper exp(-k q^2)."""
+
+    least: float
+    most: float
+    in_wavelengths: bool
+    taper: float
+
+
+class _Where(NamedTuple):
+    """Rows (m), their lists of channels, frequencies, where each begins, offsets, weights, and cells per wavelength."""
+
+    uvw: NDArray[np.float64]
+    rows_channels: NDArray[np.int64]
+    frequencies: NDArray[np.float64]
+    first: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    scale: float
+    limits: _Limits
 
 
 @njit(cache=True)
@@ -32,52 +80,85 @@ def _cell(u: float, v: float, n: int, scale: float) -> tuple[int, int]:
 
 
 @njit(cache=True)
-def _count(
-    uvw: NDArray[np.float64],
-    rows_channels: NDArray[np.int64],
-    frequencies: NDArray[np.float64],
-    first: NDArray[np.int64],
-    offsets: NDArray[np.int64],
-    weights: NDArray[np.float32],
-    scale: float,
-    grid: NDArray[np.float64],
-) -> None:
-    for row in range(len(uvw)):
-        base = first[rows_channels[row]]
-        for k in range(offsets[row + 1] - offsets[row]):
-            w = weights[offsets[row] + k]
-            if w > 0.0:
-                f = frequencies[base + k] / speed_of_light
-                y, x = _cell(uvw[row, 0] * f, uvw[row, 1] * f, grid.shape[1], scale)
+def _taken(u_m: float, v_m: float, per_m: float, limits: _Limits) -> bool:
+    """Whether a baseline (m) lies within the limits, at so many wavelengths a metre."""
+    square = u_m**2 + v_m**2
+    if limits.in_wavelengths:
+        square *= per_m**2
+    return bool(limits.least <= square <= limits.most)
+
+
+@njit(cache=True)
+def _count(where: _Where, grid: NDArray[np.float64]) -> None:
+    for row in range(len(where.uvw)):
+        base = where.first[where.rows_channels[row]]
+        u, v = where.uvw[row, 0], where.uvw[row, 1]
+        for k in range(where.offsets[row + 1] - where.offsets[row]):
+            w = where.weights[where.offsets[row] + k]
+            f = where.frequencies[base + k] / speed_of_light
+            if w > 0.0 and _taken(u, v, f, where.limits):
+                y, x = _cell(u * f, v * f, grid.shape[1], where.scale)
                 if y >= 0:
                     grid[y, x] += w
 
 
 @njit(cache=True)
-def _apply(
-    uvw: NDArray[np.float64],
-    rows_channels: NDArray[np.int64],
-    frequencies: NDArray[np.float64],
-    first: NDArray[np.int64],
-    offsets: NDArray[np.int64],
-    weights: NDArray[np.float32],
-    scale: float,
-    grid: NDArray[np.float64],
-    out: NDArray[np.float32],
-) -> None:
-    for row in range(len(uvw)):
-        base = first[rows_channels[row]]
-        for k in range(offsets[row + 1] - offsets[row]):
-            w = weights[offsets[row] + k]
-            if w > 0.0:
-                f = frequencies[base + k] / speed_of_light
-                y, x = _cell(uvw[row, 0] * f, uvw[row, 1] * f, grid.shape[1], scale)
+def _apply(where: _Where, grid: NDArray[np.float64], out: NDArray[np.float32]) -> None:
+    for row in range(len(where.uvw)):
+        base = where.first[where.rows_channels[row]]
+        u, v = where.uvw[row, 0], where.uvw[row, 1]
+        for k in range(where.offsets[row + 1] - where.offsets[row]):
+            w = where.weights[where.offsets[row] + k]
+            f = where.frequencies[base + k] / speed_of_light
+            if w > 0.0 and _taken(u, v, f, where.limits):
+                y, x = _cell(u * f, v * f, grid.shape[1], where.scale)
                 if y >= 0:
-                    out[offsets[row] + k] = w * grid[y, x]
+                    taper = 1.0
+                    if where.limits.taper > 0.0:
+                        taper = np.exp(-where.limits.taper * (u**2 + v**2) * f**2)
+                    out[where.offsets[row] + k] = w * grid[y, x] * taper
+
+
+def row_importance(
+    uvw: NDArray[np.float64],
+    frequencies: NDArray[np.float64],
+    n_pixels: int,
+    cell_rad: float,
+    scheme: Scheme,
+    robust: float = 0.5,
+    shape: UVShape = EVERYTHING,
+) -> NDArray[np.float64]:
+    """Mean imaging weight of a visibility of each row, before data are read: all natural weights taken as equal.
+
+    Parameters
+    ----------
+    uvw : (row, 3) m
+    frequencies : (channel,) Hz
+        One in `_SPARSE` of them stands for all: streaks of a baseline stay longer than the cells between.
+    n_pixels, cell_rad, scheme, robust, shape
+        As of `imaging_weights`.
+
+    Returns
+    -------
+    (row,) in arbitrary units.
+    """
+    some = np.ascontiguousarray(frequencies[_SPARSE // 2 :: _SPARSE] if len(frequencies) > _SPARSE else frequencies)
+    offsets = np.arange(len(uvw) + 1) * len(some)
+    ones = np.ones(offsets[-1], np.float32)
+    one = np.zeros(len(uvw), np.int64)
+    where = _Where(uvw, one, some, np.zeros(1, np.int64), offsets, ones, n_pixels * cell_rad, shape.limits())
+    out = np.zeros_like(ones)
+    _apply(where, _weight_grid(where, n_pixels, cell_rad, scheme, robust), out)
+    return np.asarray(out.reshape(len(uvw), -1).mean(axis=1), np.float64)
 
 
 def imaging_weights(
-    data: ImagingData, n_pixels: int, cell_rad: float, scheme: Scheme, robust: float = 0.5
+    data: ImagingData,
+    n_pixels: int,
+    cell_rad: float,
+    scheme: Scheme,
+    robust: float = 0.5,
+    shape: UVShape = EVERYTHING,
 ) -> NDArray[np.float32]:
     """Weights with which the visibilities are gridded.
 
@@ -92,10 +173,12 @@ def imaging_weights(
     scheme : natural, uniform or briggs
     robust : float
         R of Briggs: -2 is near uniform, +2 near natural.
+    shape : UVShape
+        Range of lengths and taper. The taper multiplies weights that were made without it.
 
     Returns
     -------
-    (sample,) weights; 0 where flagged, and where the point lies outside the uv plane of the image.
+    (sample,) weights; 0 where flagged, and where the point lies outside the uv plane of the image or the range.
 
     Raises
     ------
@@ -104,26 +187,33 @@ def imaging_weights(
     """
     frequencies = np.concatenate([c.frequencies for c in data.channels])
     first = np.cumsum([0] + [len(c.frequencies) for c in data.channels])[:-1]
-    where = (data.uvw, data.channels_index, frequencies, first, data.offsets, data.weights, n_pixels * cell_rad)
+    scale = n_pixels * cell_rad
+    where = _Where(
+        data.uvw, data.channels_index, frequencies, first, data.offsets, data.weights, scale, shape.limits()
+    )
+    out = np.zeros(len(data.weights), np.float32)
+    _apply(where, _weight_grid(where, n_pixels, cell_rad, scheme, robust), out)
+    return out
+
+
+def _weight_grid(where: _Where, n_pixels: int, cell_rad: float, scheme: Scheme, robust: float) -> NDArray[np.float64]:
+    """(n_pixels / 2, n_pixels): what natural weights are multiplied by in each cell of the uv plane."""
     grid = np.zeros((n_pixels // 2, n_pixels))
     if scheme == "natural":
         grid[:] = 1.0
-    else:
-        _count(*where, grid)
-        if not grid.any():
-            raise ImagingError(
-                "No visibility lies in the uv plane of the image",
-                found=f"pixels of {np.degrees(cell_rad) * 3600:.3g} arcsec",
-                expected="pixels smaller than half a fringe of the shortest baselines",
-            )
-        if scheme == "uniform":
-            np.divide(1.0, grid, out=grid, where=grid > 0.0)
-        else:
-            f2 = (5.0 * 10.0**-robust) ** 2 * grid.sum() / np.square(grid).sum()
-            grid = 1.0 / (1.0 + f2 * grid)
-    out = np.zeros(len(data.weights), np.float32)
-    _apply(*where, grid, out)
-    return out
+        return grid
+    _count(where, grid)
+    if not grid.any():
+        raise ImagingError(
+            "No visibility lies in the uv plane of the image, or in the range of lengths that is imaged",
+            found=f"pixels of {np.degrees(cell_rad) * 3600:.3g} arcsec",
+            expected="pixels smaller than half a fringe of the shortest baselines, a uvrange that holds baselines",
+        )
+    if scheme == "uniform":
+        np.divide(1.0, grid, out=grid, where=grid > 0.0)
+        return grid
+    f2 = (5.0 * 10.0**-robust) ** 2 * grid.sum() / np.square(grid).sum()
+    return np.asarray(1.0 / (1.0 + f2 * grid))
 
 
 def thermal_noise(data: ImagingData, weights: NDArray[np.float32]) -> float:
