@@ -10,13 +10,16 @@ Thin: each method calls one function of `science` or `views`, whose documentatio
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import xarray as xr
 
 from dsa110_contimg import views
 from dsa110_contimg.exceptions import ExternalToolError, InputError
-from dsa110_contimg.science import gains, phasing, reduction, selection, stokes
+from dsa110_contimg.io import netcdf, rfi
+from dsa110_contimg.options import FlagOptions
+from dsa110_contimg.science import gains, masking, phasing, reduction, selection, stokes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -141,9 +144,26 @@ class Dsa:
         """Stokes I of the parallel hands: `science.stokes.stokes_i`."""
         return stokes.stokes_i(self._vis)
 
+    def flag(self, method: Literal["builtin", "aoflagger", "none"] = "builtin", **options: Any) -> xr.Dataset:
+        """Raw visibilities flagged, by the options of `options.FlagOptions`: `science.masking.flag_visibilities`."""
+        chosen = FlagOptions(rfi=method, **options)
+        detector = rfi.AOFlagger(chosen.aoflagger_threshold).detect if method == "aoflagger" else None
+        return masking.flag_visibilities(self._vis, chosen, detector)
+
     def apply_gains(self, *caltables: xr.Dataset, scale_weights: bool = True) -> xr.Dataset:
         """Divided by the gains of calibration tables: `science.gains.apply_gains`."""
+        for table in caltables:
+            if not (isinstance(table, xr.Dataset) and "GAIN" in table):
+                found = "a Dataset without GAIN" if isinstance(table, xr.Dataset) else type(table).__name__
+                raise InputError("Not a calibration table", found=found, expected="what open_caltable gives")
         return gains.apply_gains(self._vis, *caltables, scale_weights=scale_weights)
+
+    def to_netcdf(self, path: str | Path) -> Path:
+        """Written to one netCDF-4 file, attributes, complex numbers and flags included, which `dc.open` opens lazily.
+
+        `xarray.Dataset.to_netcdf` cannot hold these: `io.netcdf.write` says how they are kept.
+        """
+        return netcdf.write(self._vis, Path(path))
 
     def __repr__(self) -> str:
         if not all(name in self._dataset for name in _NEEDED):

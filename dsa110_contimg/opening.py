@@ -15,7 +15,7 @@ from dsa110_contimg import (
     telescope,
 )
 from dsa110_contimg.exceptions import InputError
-from dsa110_contimg.io import fits, foreign, groups, ms, uvh5_views
+from dsa110_contimg.io import fits, foreign, groups, ms, netcdf, uvh5_views
 from dsa110_contimg.io.caltable import open_caltable
 from dsa110_contimg.records import CalTable, ImageProduct, MeasurementSet, Photometry, SubbandGroup
 from dsa110_contimg.science.coordinates import meridian_icrs
@@ -119,13 +119,22 @@ def open_record(record: Any) -> xr.Dataset | pd.DataFrame:
     Parameters
     ----------
     record : SubbandGroup, MeasurementSet, CalTable, ImageProduct or Photometry
+        Or the path of visibilities that ``ds.dsa.to_netcdf`` has written.
 
     Raises
     ------
     InputError
         Not a record that has a view.
+    CorruptFileError
+        A path of something else.
     """
     raise InputError("There is no view of this", found=type(record).__name__, expected="a record")
+
+
+@open_record.register(str)
+@open_record.register(Path)
+def _(record: str | Path) -> xr.Dataset:
+    return netcdf.read(Path(record))
 
 
 @open_record.register

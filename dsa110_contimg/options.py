@@ -13,9 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from dsa110_contimg import telescope
+
+SINGLE_SOURCE_UVRANGE = ">1klambda"
+"""Baselines that a group is solved on against the model of one source: they see little of the rest of the field."""
 
 
 class Options(BaseModel):
@@ -78,7 +81,7 @@ class SearchOptions(Options):
     )
     flat_index: Annotated[float, Field(ge=0, le=1)] = Field(
         0.3,
-        description="A spectrum with an index between L and C band nearer to zero than this is flat: its core is "
+        description="A spectrum with an index between L and C band above minus this is flat or inverted: its core is "
         "compact, and may vary.",
     )
 
@@ -97,11 +100,14 @@ class FlagOptions(Options):
     )
     rfi: Literal["builtin", "aoflagger", "casa", "none"] = Field(
         "builtin",
-        description="What finds interference. builtin: the spectrogram, averaged over baselines; aoflagger: "
+        description="What finds interference. builtin: the amplitude averaged over baselines, against other times, "
+        "neighbouring channels and, without the bandpass, the whole band; aoflagger: "
         "AOFlagger's SumThreshold, baseline by baseline; casa: tfcrop and rflag; none: outliers alone.",
     )
     aoflagger_threshold: Annotated[float, Field(gt=0)] = Field(
-        1.2, description="Factor on the thresholds of AOFlagger's generic strategy; lower finds more."
+        1.2,
+        description="Factor on the thresholds of AOFlagger's generic strategy; lower finds more. 1.0 flags nine times "
+        "as much noise, 1.4 loses a tenth of what is 5 sigma a visibility.",
     )
     extend_polarizations: bool = Field(default=True, description="What is found in one polarisation is flagged in all.")
     extend_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -152,19 +158,36 @@ class CalibrateOptions(Options):
     )
     cross_check_sigma: Annotated[float, Field(gt=0)] = Field(
         0.25,
-        description="Largest rms difference between the two solvers, in standard errors. They minimise the same sums, but "
-        "CASA stops when chi-square falls by less than a thousandth: up to sqrt(0.001 (N - 1) / 2) with N antennas.",
+        description="Largest rms difference between the two solvers, in standard errors. They minimise the same sums, "
+        "but CASA stops when chi-square falls by less than 0.001: up to sqrt(0.001 (N - 1) / 2) with N antennas.",
     )
     do_k: bool = Field(
         default=False, description="Solve a delay (K) for each antenna before the bandpass, which otherwise holds it."
+    )
+    split_amplitude_phase: bool = Field(
+        default=False,
+        description="Write amplitudes and phases of bandpass and gains as tables of their own: BA and BP, GA and GP, "
+        "whose products are B and G.",
+    )
+    short_interval_s: float | None = Field(
+        None,
+        gt=0,
+        description="Solve complex gains over so many seconds (2G) on top of all others in a calibrator's own group, "
+        "and apply them there; None does not.",
+    )
+    do_flux: bool = Field(
+        default=False,
+        description="Solve one amplitude for the whole array (FLUX) in every group, on top of all other tables. Takes "
+        "out a drift that all antennas share, and ties the scale of the group to the fluxes of the catalogue.",
     )
     channel_bin: Annotated[int, Field(ge=1, le=48)] = Field(
         1, description="Channels averaged before solving: those of one bandpass solution. A divisor of 48."
     )
     uvrange: str = Field(
         "",
-        description="Baselines that are solved on, as CASA writes it (>1klambda, <300m, 0.1~2klambda); all by default: "
-        "the model holds the whole field. For the model of a single source, >1klambda.",
+        description="Baselines that are solved on, as CASA writes it (>1klambda, <300m, 0.1~2klambda). Empty: all, as "
+        f"the model holds the whole field; {SINGLE_SOURCE_UVRANGE} for the one source of model_source setjy (>0m takes "
+        "all then). For a component list of one source, give it.",
     )
     phase_only_gains: bool = Field(
         default=False, description="Gains G of phase alone; the bandpass then carries the amplitude scale."
@@ -189,7 +212,9 @@ class CalibrateOptions(Options):
         1.5, description="Largest declination offset of a calibrator from the pointing (deg)."
     )
     model_min_jy: Annotated[float, Field(gt=0)] = Field(
-        0.05, description="Faintest catalogue source in the field model (Jy at 1.4 GHz)."
+        0.01,
+        description="Faintest catalogue source in the field model (Jy at 1.4 GHz). The packaged catalogue ends at "
+        "0.05; a deeper one of your own is used down to here.",
     )
     model_radius_deg: Annotated[float, Field(gt=0)] = Field(
         5.0, description="Radius of the field model about the pointing track (deg): past the first null at 3.2 deg."
@@ -218,14 +243,49 @@ class CalibrateOptions(Options):
     max_flagged_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
         0.5, description="A table with more solutions flagged than this (of antennas that exist) has failed."
     )
+    model_source: Literal["catalog", "setjy", "componentlist"] = Field(
+        "catalog",
+        description="What MODEL_DATA is predicted from, always by ourselves, through the drifting beam. catalog: all "
+        "catalogue sources of the field; setjy: the calibrator alone, as CASA's setjy has it (Perley & Butler 2017), "
+        "but at its own place and not the phase centre; groups without a calibrator take the catalogue; componentlist: "
+        "point sources of a CASA component list.",
+    )
+    model_path: Path | None = Field(
+        None, validate_default=True, description="The component list of model_source componentlist (a directory)."
+    )
+    beam_table: Path | None = Field(
+        None,
+        description="A measured primary beam (ECSV, made by dsa110 beam fit) that the model is predicted through; None: "
+        "the Airy pattern. Given to image or calibrate, it is the other's too.",
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _fill_preset(cls, given: Any) -> Any:
         """What the preset has of its own, under what was given."""
         if isinstance(given, Mapping) and given.get("preset") == "fast":
-            return {**FAST_CALIBRATION, **given}
+            single = {"uvrange": ""} if given.get("model_source") == "setjy" else {}
+            return {**FAST_CALIBRATION, **single, **given}
         return given
+
+    @field_validator("model_path")
+    @classmethod
+    def _belongs_to_its_source(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if (info.data.get("model_source") == "componentlist") != (value is not None):
+            raise ValueError("model_path and model_source componentlist go together")
+        return None if value is None else value.absolute()
+
+    @property
+    def solved_uvrange(self) -> str:
+        """`uvrange`, or what the model asks for where none is given."""
+        return self.uvrange or (SINGLE_SOURCE_UVRANGE if self.model_source == "setjy" else "")
+
+    def for_group(self, is_calibrator: bool) -> CalibrateOptions:
+        """Where the model is a calibrator alone, a group that none crosses takes the catalogue."""
+        if is_calibrator or self.model_source != "setjy":
+            return self
+        plain = str(FAST_CALIBRATION["uvrange"]) if self.preset == "fast" else ""
+        return self.model_copy(update={"model_source": "catalog", "uvrange": self.uvrange or plain})
 
     @field_validator("channel_bin")
     @classmethod
@@ -292,6 +352,15 @@ class CalibrationBounds(BaseModel):
     calibration: dict[str, Bound]
 
 
+class ImageBounds(BaseModel):
+    """The section ``image`` of ``data/bounds.yaml``, with the date of the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    date: dt.date
+    image: dict[str, Bound]
+
+
 def _within(value: float, interval: tuple[float | None, float | None]) -> bool:
     low, high = interval
     return (low is None or value >= low) and (high is None or value <= high)
@@ -348,6 +417,44 @@ class ImageOptions(Options):
         0.1, description="The beam-corrected image is blank below this primary beam response."
     )
     threads: Annotated[int, Field(ge=1)] = Field(2, description="Threads of the gridder and the deconvolution.")
+    beam_table: Path | None = Field(
+        None,
+        description="A measured primary beam (ECSV, made by dsa110 beam fit) for beam correction, smearing and known "
+        "sources; None: the Airy pattern. Given to image or calibrate, it is the other's too.",
+    )
+    far_sigma: Annotated[float, Field(gt=0)] | None = Field(
+        5.0,
+        description="The Sun and the brightest radio sources, far outside the beam, are fitted in the visibilities and "
+        "subtracted where they stand out by so many standard errors; None does not look for them.",
+    )
+    stokes: Literal["I", "XX", "YY"] = Field(
+        "I", description="I: the mean of both hands, or what is not flagged of them; XX, YY: one hand alone."
+    )
+    uv_taper_arcsec: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="Gaussian taper: FWHM of the beam that it alone would make (arcsec); 0 does not taper."
+    )
+    uvrange: str = Field(
+        "", description="Baselines that are imaged, as CASA writes it (>1klambda, <300m, 0.1~2klambda); empty: all."
+    )
+    deconvolver: Literal["clean", "hogbom", "multiscale"] = Field(
+        "clean",
+        description="clean: Clark's, minor iterations over the brightest pixels; hogbom: over all, slower; multiscale.",
+    )
+    scales_arcsec: tuple[Annotated[float, Field(ge=0)], ...] = Field(
+        (), description="Scales of multiscale (arcsec, 0 a point); none: chosen from the beam."
+    )
+    mask: str = Field(
+        "auto",
+        description="Where components may stand. auto: about peaks above mask_sigma; catalog: within a beam of "
+        "catalogue sources of mask_min_jy; none: anywhere, which takes noise for sources; or a FITS image of the same "
+        "grid, not 0 where they may. All but auto clean to threshold_sigma at once.",
+    )
+    mask_min_jy: Annotated[float, Field(ge=0)] = Field(
+        0.01, description="Least apparent flux of a source that the mask catalog is made of (Jy)."
+    )
+    subtract_known: bool = Field(
+        default=True, description="Subtract catalogue sources before deconvolution (known_min_jy) and restore them."
+    )
 
 
 class MeasureOptions(Options):
@@ -375,3 +482,25 @@ class PipelineOptions(Options):
     apply: ApplyOptions = ApplyOptions()
     image: ImageOptions = ImageOptions()
     measure: MeasureOptions = MeasureOptions()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share_the_beam(cls, given: Any) -> Any:
+        """The beam of calibrate or of image is that of both, unless both are given."""
+        if not isinstance(given, Mapping):
+            return given
+        steps = {name: given[name] for name in ("calibrate", "image") if name in given}
+        plain = {n: v.model_dump(exclude_unset=True) if isinstance(v, Options) else v for n, v in steps.items()}
+        tables = {n: v["beam_table"] for n, v in plain.items() if isinstance(v, Mapping) and "beam_table" in v}
+        if len(tables) != 1:
+            return given
+        ((first, table),) = tables.items()
+        other = "image" if first == "calibrate" else "calibrate"
+        return {**given, other: {**plain.get(other, {}), "beam_table": table}}
+
+    @model_validator(mode="after")
+    def _one_beam(self) -> PipelineOptions:
+        if self.calibrate.beam_table != self.image.beam_table:
+            found = f"{self.calibrate.beam_table} and {self.image.beam_table}"
+            raise ValueError(f"calibrate and image see the sky through one beam_table, not {found}")
+        return self

@@ -17,8 +17,9 @@ import importlib.metadata
 import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from dsa110_contimg import field
 from dsa110_contimg.exceptions import CalibrationError, ContimgError, NoValidCalibrationError, StateError
-from dsa110_contimg.io import catalogs, files, groups, measures, ms, uvh5
-from dsa110_contimg.io.bounds import calibration_bounds
+from dsa110_contimg.io import catalogs, files, groups, measures, ms
 from dsa110_contimg.io.caltable import open_caltable
 from dsa110_contimg.options import ConvertOptions, PipelineOptions
 from dsa110_contimg.records import (
@@ -40,9 +41,9 @@ from dsa110_contimg.records import (
     Photometry,
     SubbandGroup,
 )
-from dsa110_contimg.science import beam, calibrators, coordinates, judging, subtraction
+from dsa110_contimg.science import calibrators
 from dsa110_contimg.settings import Settings, load_settings
-from dsa110_contimg.stages import apply, calibrate, convert, flag, image, interpolate, measure, model, validate
+from dsa110_contimg.stages import apply, calibrate, convert, flag, image, interpolate, judge, measure, model, validate
 from dsa110_contimg.state.checkpoints import Checkpoints, checkpoint_key, code_version
 from dsa110_contimg.state.database import open_database
 from dsa110_contimg.state.products import Products
@@ -54,7 +55,7 @@ from dsa110_contimg.views.record import rows as record_rows
 STEPS = ("convert", "flag", "calibrate", "apply", "image", "measure")
 """What happens to a group, in order. The cells of ``templates/group.ipynb`` are these."""
 
-_DEPENDS = {"calibrate": ("calibrate", "judge"), "apply": ("calibrate", "apply")}
+_DEPENDS = {"calibrate": ("calibrate", "judge"), "apply": ("calibrate", "apply", "judge")}
 """The options that a step depends on, where they are not its own alone."""
 
 Progress = Callable[[str, int, int], None]
@@ -98,7 +99,7 @@ class GroupRun:
 
     group: SubbandGroup
     settings: Settings
-    options: PipelineOptions = field(default_factory=PipelineOptions)
+    options: PipelineOptions = dataclass_field(default_factory=PipelineOptions)
     run_label: str = ""
     catalog_path: Path | None = None
     progress: Progress | None = None
@@ -161,25 +162,12 @@ class GroupRun:
 
     @cached_property
     def field_catalog(self) -> pd.DataFrame:
-        """All catalogue sources that may matter to this group: around the pointing track, brightest first.
-
-        Calibration and imaging take the same, or one would subtract what the other has not solved for (the Crab nebula,
-        6 deg from 3C138, still stands in a far sidelobe with a Jansky).
-        """
-        ra, dec = self._pointing
-        radius = self.options.calibrate.model_radius_deg
-        source = catalogs.packaged_catalog() if self.catalog_path is None else catalogs.read_catalog(self.catalog_path)
-        middle = coordinates.circular_mean(ra)
-        least = min(self.options.calibrate.model_min_jy, self.options.measure.min_flux_jy)
-        near = catalogs.within(source, float(np.degrees(middle)), float(np.degrees(dec.mean())), radius + 1.5, least)
-        where = subtraction.point_sources(near)
-        nearest = np.min([beam.separation(where.ra, where.dec, *p) for p in zip(ra, dec, strict=True)], axis=0)
-        return near[nearest <= np.radians(radius)].reset_index(drop=True)
+        """All catalogue sources that may matter to this group (`field.sources`)."""
+        return field.sources(self._pointing, self.options, self.catalog_path)
 
     @cached_property
-    def _pointing(self) -> tuple[Any, Any]:
-        header = uvh5.read_header(self.group.files[0].path)
-        return coordinates.meridian_icrs(header.mjd, header.pointing_dec)
+    def _pointing(self) -> field.Pointing:
+        return field.pointing(self.group)
 
     @cached_property
     def transits(self) -> list[calibrators.Transit]:
@@ -187,13 +175,8 @@ class GroupRun:
 
         With a user's source list, its own bright sources are the calibrators.
         """
-        candidates = (
-            catalogs.calibrators(self.settings.vla_catalog) if self.catalog_path is None else self.field_catalog
-        )
-        options = self.options.calibrate
-        return calibrators.transits(
-            candidates, *self._pointing, options.min_calibrator_jy, options.max_calibrator_offset_deg
-        )
+        own = self.field_catalog if self.catalog_path is not None else catalogs.calibrators(self.settings.vla_catalog)
+        return field.transits(self._pointing, own, self.options)
 
     @property
     def is_calibrator(self) -> bool:
@@ -226,6 +209,7 @@ class GroupRun:
         key = self._key(name)
         kept = self.checkpoints.get(key)
         if kept is None:
+            self.checkpoints.forget(self.group_id, step=name, run_label=self.run_label)  # it is written over now
             begun = time.monotonic()
             record = getattr(self, f"_{name}")()
             seconds = time.monotonic() - begun
@@ -264,8 +248,9 @@ class GroupRun:
             )
         else:
             inputs = [self._tokens[STEPS[number - 1]]]
-        if name in ("calibrate", "image", "measure") and self.catalog_path is not None:
-            inputs.append(self.checkpoints.fingerprint([self.catalog_path]))
+        lists = [self.catalog_path] if name in ("calibrate", "image", "measure") else []
+        lists += [self.options.calibrate.model_path] if name == "calibrate" else []
+        inputs += [self.checkpoints.fingerprint([path]) for path in lists if path is not None]
         if name == "calibrate" and not self.is_calibrator:
             valid, around = self._for_target()
             inputs += [files.fingerprint(t.path) for t in (*valid, *itertools.chain.from_iterable(around))]
@@ -309,56 +294,59 @@ class GroupRun:
         )
 
     def _calibrate(self) -> CalTableSet:
-        record, options = self.records["convert"], self.options.calibrate
+        record, options = self.records["convert"], self.options.calibrate.for_group(self.is_calibrator)
         place = calibrate.Workplace(
             files.make_directory(self.products_dir / "caltables"),
             files.make_directory(self.settings.scratch_dir / "casa" / self.group_id),
             self.settings.state_dir / "measures",
         )
         solved, around = ((), []) if self.is_calibrator else self._for_target()
-        model.predict_field(record, self.field_catalog, options, self._tell("calibrate"))
-        if self.is_calibrator:
-            ra, dec = np.radians([self.transits[0].ra_deg, self.transits[0].dec_deg])
+        transit, known = next(iter(self.transits), None), catalogs.describe(self.catalog_path)
+        told = model.predict_field(record, self.field_catalog, options, self._tell("calibrate"), transit, known)
+        if transit is not None:
+            ra, dec = np.radians([transit.ra_deg, transit.dec_deg])
             solved = calibrate.solve_calibrator(record, self.calibrator, options, place, (float(ra), float(dec)))
-        between: tuple[CalTable, ...] = ()
-        scale_error, quality = float("nan"), {}
+        found: interpolate.Interpolated | None = None
         if around:
-            found = interpolate.interpolate(record, around, solved[0], place.out_dir, options.gain_minutes)
-            between, scale_error, quality = (found.table,), found.flux_scale_error, {found.table.path: found.quality}
-        phases = calibrate.solve_phases(record, (*solved, *between), options, place)
-        made = (*(solved if self.is_calibrator else between), phases)
-        self._judge((*solved, phases) if self.is_calibrator else (phases,))
-        self.registry.register(made, run_label=self.run_label, quality=quality)
-        return CalTableSet((*solved, *between, phases), scale_error, solved=made)
+            bandpass = next(table for table in solved if table.kind in ("B", "BA"))
+            found = interpolate.interpolate(record, around, bandpass, place.out_dir, options.gain_minutes)
+        between = (found.table,) if found else ()
+        own = calibrate.solve_field(record, (*solved, *between), options, place)
+        made = (*(solved if self.is_calibrator else between), *own)
+        judged = (*solved, *own) if self.is_calibrator else own
+        self._judge(made, judged, previous=self._previous(made), interpolated=found.figures if found else None)
+        quality = {found.table.path: found.quality} if found else {}
+        self.registry.register(made, run_label=self.run_label, quality=quality, whole_sets=True)
+        # one table of each kind is applied, and judged: phases of the field hold the calibrator's own
+        applied = (*(table for table in (*solved, *between) if table.kind != "GP"), *own)
+        error, bits = (found.flux_scale_error, found.bits) if found else (float("nan"), 0)
+        return CalTableSet(applied, error, solved=made, quality=bits, field_model=str(told))
 
-    def _judge(self, made: tuple[CalTable, ...]) -> None:
-        """Raise unless the solutions are good enough; those that are not are registered as failed."""
-        judge = self.options.judge
-        verdict = judging.judge_calibration(
-            {t.kind: open_caltable(t.path) for t in made}, calibration_bounds(judge.bounds)
-        )
-        if verdict.failed(judge.fail_on):
-            self.registry.register(made, status="failed", run_label=self.run_label, reason=str(verdict))
-            raise CalibrationError(
-                f"The calibration of group {self.group_id} has failed",
-                path=made[0].path,
-                found=str(verdict),
-                expected=f"no table judged {judge.fail_on}",
-            )
+    def _previous(self, made: tuple[CalTable, ...]) -> tuple[CalTable, ...]:
+        """The solutions on the calibrator before, of the kinds just solved on one, while its bandpass is valid."""
+        days, begin = self.options.calibrate.bandpass_hours / 24, self.group.mjd_first
+        ask = partial(self.registry.nearest, begin, run_label=self.run_label, within_days=days)
+        return tuple(t for new in made if new.calibrator for t in [o for o in ask(new.kind) if o.mjd < begin][-1:])
+
+    def _judge(
+        self, made: tuple[CalTable, ...], judged: tuple[CalTable, ...], comparison: Any = None, **more: Any
+    ) -> None:
+        """Raise unless the calibration is good enough; what this group made for it is then registered as failed."""
+        try:
+            judge.judge(self.group_id, judged, self.options.judge, comparison=comparison, **more)
+        except CalibrationError as error:
+            self.registry.register(made, status="failed", run_label=self.run_label, reason=str(error.found))
+            raise
 
     def _apply(self) -> CalTableSet:
         tables: CalTableSet = self.records["calibrate"]
-        work = files.make_directory(self.settings.scratch_dir / "casa" / self.group_id)
-        applied = apply.apply(
-            self.records["convert"],
-            tables.tables,
-            work,
-            self.settings.state_dir / "measures",
-            self._tell("apply"),
-            self.options.apply,
-        )
+        work, measures_dir = self.settings.scratch_dir / "casa" / self.group_id, self.settings.state_dir / "measures"
+        record, tell, options = self.records["convert"], self._tell("apply"), self.options.apply
+        check = partial(self._judge, tables.solved, ())
+        applied = apply.apply(record, tables.tables, files.make_directory(work), measures_dir, tell, options, check)
         # interpolated amplitudes say themselves how wrong they may be; what the data show counts if it is more
-        return replace(applied, flux_scale_error=float(np.fmax(applied.flux_scale_error, tables.flux_scale_error)))
+        error = float(np.fmax(applied.flux_scale_error, tables.flux_scale_error))
+        return replace(applied, flux_scale_error=error, quality=tables.quality)
 
     def _image(self) -> ImageProduct:
         scale = self.records["apply"].flux_scale_error
@@ -385,9 +373,8 @@ class GroupRun:
         )
 
     def _measure(self) -> Photometry:
-        record = measure.measure(
-            self.records["image"], self.field_catalog, self.options.measure, self.products_dir / "photometry"
-        )
+        made, out, bits = self.records["image"], self.products_dir / "photometry", self.records["apply"].quality
+        record = measure.measure(made, self.field_catalog, self.options.measure, out, calibration_quality=bits)
         self.products.record_photometry(record, read_photometry(record), run_label=self.run_label)
         return record
 
@@ -428,6 +415,7 @@ class GroupRun:
             "first file": str(self.group.files[0].path),
             "calibrator": self.calibrator or "none in this group",
             "source catalogue": catalogs.describe(self.catalog_path),
+            "field model": getattr(self.records.get("calibrate"), "field_model", "") or "none: not calibrated",
             "run label": self.run_label or "(the pipeline's own)",
             "options": ", ".join(
                 f"{name} {getattr(self.options, name).digest()}" for name in PipelineOptions.model_fields

@@ -200,7 +200,8 @@ class CalTable(_Json):
 
     Attributes
     ----------
-    kind : ``B`` bandpass, ``G`` complex gain, ``GP`` phase-only gain solved in the target field.
+    kind : ``K`` delay, ``B`` bandpass, ``G`` complex gain; ``BA`` ``BP`` and ``GA`` ``GP`` their amplitudes and phases,
+        ``GP`` also phases solved in the target field; ``2G`` gains in short intervals; ``FLUX`` one for all antennas.
     set_name : tables solved together share it.
     valid_from, valid_to : half-open window (MJD UTC).
     mjd : the middle of the data it was solved on.
@@ -229,11 +230,16 @@ class CalTableSet(_Json):
     Attributes
     ----------
     flux_scale_error : 1-sigma relative error of a flux, from the solutions' own noise and drift.
+    quality : bits of gains that are interpolated between calibrators (`science.interpolation`); 0 for gains in their
+        validity.
+    field_model : what the phases were solved against: which catalogue, how deep (`io.fieldmodel`).
     """
 
     tables: tuple[CalTable, ...]
     flux_scale_error: float
     solved: tuple[CalTable, ...] = field(default=())
+    quality: int = 0
+    field_model: str = ""
 
 
 @dataclass(frozen=True)
@@ -285,6 +291,7 @@ class Photometry(_Json):
     Attributes
     ----------
     median_ratio : median measured / catalogue flux of sources above 20 sigma inside the half-power radius, or NaN.
+    flux_scale_error : what all fluxes share of their relative errors, or NaN.
     """
 
     path: Path
@@ -294,3 +301,4 @@ class Photometry(_Json):
     n_bright: int
     median_ratio: float
     ratio_scatter: float
+    flux_scale_error: float = float("nan")

@@ -82,3 +82,22 @@ def test_a_dataset_without_visibilities_is_refused_and_still_prints() -> None:
     assert "not a Visibilities" in repr(other.dsa)
     with pytest.raises(InputError, match="no VISIBILITY, FLAG, UVW"):
         _ = other.dsa.plot
+
+
+def test_what_is_no_calibration_table_is_refused(vis: xr.Dataset) -> None:
+    for other, said in (("a.cal", "str"), (vis, "a Dataset without GAIN"), (None, "NoneType")):
+        with pytest.raises(InputError, match=f"Not a calibration table. Found: {said}"):
+            vis.dsa.apply_gains(other)
+
+
+def test_a_dataset_that_lacks_something_is_refused_by_every_operation(vis: xr.Dataset) -> None:
+    centre = (float(vis["pointing_ra"][2]), float(vis["pointing_dec"][2]))
+    less = vis.drop_vars("WEIGHT")
+    for work in (
+        lambda: less.dsa.select(antenna="25"),
+        lambda: less.dsa.average(2),
+        lambda: less.dsa.phase_to(centre),
+        less.dsa.stokes_i,
+    ):
+        with pytest.raises(InputError, match="WEIGHT is missing"):
+            work()

@@ -15,6 +15,7 @@ from dsa110_contimg import telescope
 from dsa110_contimg.io import catalogs, groups
 from dsa110_contimg.pipeline import GroupRun
 from dsa110_contimg.science import calibrators, interpolation
+from dsa110_contimg.science.photometry import OF_CALIBRATION, Quality
 from dsa110_contimg.settings import load_settings
 from dsa110_contimg.simulate.night import simulate_night
 from dsa110_contimg.simulate.plan import NightOptions
@@ -89,7 +90,10 @@ def test_every_group_between_is_calibrated_by_its_own_phases_and_interpolated_am
         assert not run.is_calibrator
         assert [table.kind for table in run.records["calibrate"].tables] == ["B", "GA", "GP"]
         (row,) = [row for row in run.registry.list_tables("GA") if row["group"] == run.group_id]
-        assert row["quality"]["quality"] == interpolation.BEYOND_VALIDITY | interpolation.DRIFT_ASSUMED
+        bits = interpolation.BEYOND_VALIDITY | interpolation.DRIFT_ASSUMED
+        assert row["quality"]["quality"] == run.records["apply"].quality == bits
+        told = (Quality.GAINS_OLD | Quality.DRIFT_ASSUMED).value
+        assert (run.photometry()["quality"] & OF_CALIBRATION.value == told).all()
 
 
 def test_fluxes_are_true_to_a_per_cent(stretch) -> None:
@@ -97,6 +101,19 @@ def test_fluxes_are_true_to_a_per_cent(stretch) -> None:
     assert len(chosen) >= 20
     assert chosen["group"].nunique() == len(BETWEEN)
     assert abs((chosen["flux_jy"] / chosen["true_jy"]).median() - 1) < 0.01
+
+
+def test_scales_of_groups_are_off_by_what_they_say(stretch) -> None:
+    """What all sources of a group share is one number a group, told apart from the noise of its sources."""
+    chosen = bright(stretch)
+    for run in stretch.between:
+        ours = chosen[chosen["group"] == run.group_id]
+        ratio = ours["flux_jy"] / ours["true_jy"]
+        noise = 1.25 * (ours["flux_error_jy"] / ours["flux_jy"]).median() / np.sqrt(len(ours))
+        # 3 sigma of the scale as quoted and of the median of some twenty sources
+        assert abs(ratio.median() - 1) < 3 * np.hypot(run.records["measure"].flux_scale_error, noise)
+        # assumed drift alone would say 3.5 to 4 %: the sources of the field know better
+        assert run.records["measure"].flux_scale_error < 0.015 < run.records["apply"].flux_scale_error
 
 
 def test_errors_are_honest(stretch) -> None:

@@ -1,16 +1,19 @@
-"""The bounds of calibration: `data/bounds.yaml`, packaged, or a file of one's own."""
+"""The bounds of calibrations and images: `data/bounds.yaml`, packaged, or a file of one's own."""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from dsa110_contimg.exceptions import SettingsError
-from dsa110_contimg.options import CalibrationBounds
+from dsa110_contimg.options import CalibrationBounds, ImageBounds
+
+_Section = TypeVar("_Section", bound=BaseModel)
 
 
 def calibration_bounds(path: Path | None = None) -> CalibrationBounds:
@@ -26,19 +29,35 @@ def calibration_bounds(path: Path | None = None) -> CalibrationBounds:
     SettingsError
         The file cannot be read, or is not what the packaged one shows.
     """
-    return _packaged() if path is None else _parsed(path)
+    return _parsed(path or _packaged(), "calibration", CalibrationBounds)
+
+
+def image_bounds(path: Path | None = None) -> ImageBounds:
+    """What makes an image good, suspect or bad.
+
+    Parameters
+    ----------
+    path : Path, optional
+        YAML with ``date`` and ``image``; other sections are of others. None takes the packaged file.
+
+    Raises
+    ------
+    SettingsError
+        The file cannot be read, or is not what the packaged one shows.
+    """
+    return _parsed(path or _packaged(), "image", ImageBounds)
 
 
 @cache
-def _packaged() -> CalibrationBounds:
-    return _parsed(Path(str(files("dsa110_contimg") / "data" / "bounds.yaml")))
+def _packaged() -> Path:
+    return Path(str(files("dsa110_contimg") / "data" / "bounds.yaml"))
 
 
-def _parsed(path: Path) -> CalibrationBounds:
+def _parsed(path: Path, name: str, kind: type[_Section]) -> _Section:
     try:
         body = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return CalibrationBounds(date=body["date"], calibration=body["calibration"])
+        return kind.model_validate({"date": body["date"], name: body[name]})
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValidationError) as error:
         raise SettingsError(
-            "The bounds of calibration do not parse", path=path, found=error, expected="date, calibration"
+            f"The bounds of {name} do not parse", path=path, found=error, expected=f"date, {name}"
         ) from error

@@ -64,11 +64,24 @@ _CURVATURE_ERROR = {"P-L-C": 0.03, "L-C": 0.08, "L-X": 0.11, "P-L": 0.14}
 """How far the index that these bands give lies from that at 1.4 GHz, rms over the four standard calibrators."""
 
 
+def perley_butler_spectrum(name: str, frequencies_hz: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Flux densities (Jy) of a standard calibrator, by its J2000 name, at frequencies in Hz."""
+    log_f = np.log10(np.asarray(frequencies_hz) / 1e9)
+    _, coefficients = PERLEY_BUTLER[name]
+    return np.asarray(10 ** np.polynomial.polynomial.polyval(log_f, coefficients))
+
+
 def perley_butler_flux(name: str, frequency_ghz: float) -> float:
     """Flux density (Jy) of a standard calibrator by its J2000 name."""
-    log_f = np.log10(frequency_ghz)
-    _, coefficients = PERLEY_BUTLER[name]
-    return float(10 ** sum(a * log_f**i for i, a in enumerate(coefficients)))
+    return float(perley_butler_spectrum(name, np.float64(frequency_ghz * 1e9)))
+
+
+def standard_calibrator(name: str) -> str | None:
+    """J2000 name in `PERLEY_BUTLER` of a source called 1331+305, J1331+305 or 3C286; None if it is not a standard."""
+    plain = name.replace(" ", "").upper()
+    known = {also: own for own, (also, _) in PERLEY_BUTLER.items()}
+    known |= {form: own for own in PERLEY_BUTLER for form in (own, f"J{own}")}
+    return known.get(plain)
 
 
 def _packaged(name: str) -> pd.DataFrame:
@@ -195,6 +208,8 @@ def packaged_catalog() -> pd.DataFrame:
         table.loc[table.index[nearest[standard]], column] = calibrators.loc[standard, column].to_numpy()
     rest = calibrators.loc[~hit & (calibrators["flux_jy"] >= PACKAGED_LIMIT_JY)].copy()
     rest["name"] = "J" + rest["name"]
+    # the list was cut before its fluxes were divided: below the limit it holds but a part of what there is
+    table = table[table["flux_jy"] >= PACKAGED_LIMIT_JY]
     return pd.concat([table[list(COLUMNS)], rest[list(COLUMNS)]], ignore_index=True)
 
 

@@ -20,6 +20,7 @@ import pandas as pd
 
 from dsa110_contimg import records
 from dsa110_contimg.exceptions import SettingsError
+from dsa110_contimg.science import calibrated, interpolation
 
 LEVELS = ("good", "unknown", "suspect", "bad", "failed")
 """From best to worst: the worst of its numbers is the verdict."""
@@ -233,6 +234,7 @@ def measurements(steps: Mapping[str, object], photometry: pd.DataFrame | None = 
         found["calibration_flagged_fraction"] = max(table.flagged_fraction for table in tables.tables)
     if isinstance(fluxes, records.Photometry):
         found["median_flux_ratio"] = fluxes.median_ratio
+        found["flux_scale_error"] = fluxes.flux_scale_error
     if isinstance(image, records.ImageProduct):
         found["noise_over_thermal"] = _ratio(image.noise_jy, image.thermal_noise_jy)
         found["beam_axis_ratio"] = _ratio(image.bmaj_deg, image.bmin_deg)
@@ -277,9 +279,21 @@ def judge_group(
             summary |= {"n_sources": record.n_sources, "n_bright": record.n_bright}
             summary |= {"median_ratio": _known(record.median_ratio), "ratio_scatter": _known(record.ratio_scatter)}
         elif isinstance(record, records.CalTableSet):
+            if record.field_model:
+                summary["field_model"] = record.field_model
             names = {table.calibrator for table in record.solved if table.kind != "GP"} - {""}
             summary |= {"calibrator": ", ".join(sorted(names))} if names else {}
+            summary |= {"gains": gains_from(record)} if record.solved else {}
     return judge(values, summary, bounds)
+
+
+def gains_from(tables: records.CalTableSet) -> str:
+    """Where the amplitude gains of a calibrated group are from, one of `science.calibrated.ORIGINS`."""
+    if any(table.calibrator for table in tables.solved):
+        return calibrated.OWN
+    if not any(table.kind == "GA" for table in tables.solved):
+        return calibrated.VALID
+    return calibrated.ONE_SIDED if tables.quality & interpolation.EXTRAPOLATED else calibrated.BRACKETED
 
 
 def _known(value: float) -> float | None:

@@ -11,6 +11,15 @@ from dsa110_contimg import telescope
 
 Floats = NDArray[np.float64]
 
+OWN, VALID, BRACKETED, ONE_SIDED, NONE = ORIGINS = (
+    "own calibrator",
+    "gains in their validity",
+    "amplitudes between two solutions",
+    "amplitudes of one side",
+    "not calibrated",
+)
+"""Where the amplitude gains of a group are from, from best to worst. Phases are every group's own, in all cases."""
+
 
 @dataclass(frozen=True)
 class CalibratedDay:
@@ -36,6 +45,11 @@ class CalibratedDay:
     one_sided: int
     none: int
     longest_gap_h: float
+
+    def by_origin(self) -> dict[str, int]:
+        """Groups by where their amplitude gains are from (`ORIGINS`); they add up to all."""
+        counts = (self.calibrators, self.gains - self.calibrators, self.bracketed, self.one_sided, self.none)
+        return dict(zip(ORIGINS, counts, strict=True))
 
 
 def distinct_groups(mjd: Floats, tolerance_s: float = 30.0) -> Floats:

@@ -33,7 +33,10 @@ EXTRAPOLATED, BEYOND_VALIDITY, DRIFT_ASSUMED = 1, 2, 4
 """Bits of QUALITY: solutions on one side only; the nearest one is out of its validity; too few to tell the drift."""
 
 ASSUMED_RMS = 0.02
-"""Long-time rms of the log amplitude of an antenna of which nothing is known. A guess, hence the bit of QUALITY."""
+"""Long-time rms of the log amplitude of an antenna of which nothing is known, and of what all antennas share. A guess,
+hence the bit of QUALITY."""
+TOLD_FROM = 0.05
+"""Bits that a smaller share of the receptors has do not count for a flux, to which all contribute."""
 _PLAUSIBLE = 2.0
 _PRIOR_WEIGHT = 10.0
 """An antenna's own restlessness counts against that of the array as its number of increments against this."""
@@ -86,12 +89,15 @@ class DriftModel:
     restlessness : (antenna, polarization) k, the ratio of an antenna's own D to the array's.
     common : laws of a drift that all antennas share; empty if none stands out of their independent ones.
     n_solutions : from how many solutions it was learnt.
+    assumed : of two solutions, whose one step tells little of a common drift: how far that may go all the same. It
+        counts for the flux scale, which it moves as a whole, and is not in the errors of the gains.
     """
 
     laws: tuple[Drift, ...]
     restlessness: Floats
     common: tuple[Drift, ...]
     n_solutions: int
+    assumed: tuple[Drift, ...] = ()
 
 
 # ---- levels -------------------------------------------------------------------------------------------------------
@@ -207,7 +213,9 @@ def fit_drift(levels: xr.Dataset) -> DriftModel:
 
     By restricted maximum likelihood of the increments, over antennas with a solution at every time. Antennas whose
     increments no array would have (1 in 10,000) do not count. What all antennas share is told apart when the mean over
-    antennas moves more than independent antennas make it (3 sigma).
+    antennas moves more than independent antennas make it (3 sigma). Of two solutions, the mean has moved once: by
+    chance that may be little, so the variance of a common drift is then the mean of what it moved and of what is
+    assumed (`ASSUMED_RMS` counts as one more step).
     """
     time = levels["time"].to_numpy().astype(float)
     shape = levels["LEVEL"].shape[1:]
@@ -217,7 +225,7 @@ def fit_drift(levels: xr.Dataset) -> DriftModel:
         unknown = (Drift(1, 1e-6, ASSUMED_RMS**2, 0.0),)
         return DriftModel(unknown, np.ones(shape), unknown, min(time.size, 1))
     noise2 = np.median(noise[:, whole] ** 2, axis=1)
-    common = _common_laws(time, level[:, whole], noise2)
+    common, assumed = _common_laws(time, level[:, whole], noise2)
     own = level[:, whole] - (level[:, whole].mean(axis=1, keepdims=True) if common else 0.0)
     laws, quadratic = _fit(time, own, noise2)
     steps = time.size - 1
@@ -227,17 +235,21 @@ def fit_drift(levels: xr.Dataset) -> DriftModel:
         quadratic = _quadratic(time, own, noise2, laws[0])
     restless = np.ones(level.shape[1])
     restless[whole] = (_PRIOR_WEIGHT + quadratic) / (_PRIOR_WEIGHT + steps)
-    return DriftModel(laws, restless.reshape(shape), common, time.size)
+    return DriftModel(laws, restless.reshape(shape), common, time.size, assumed)
 
 
-def _common_laws(time: Floats, level: Floats, noise2: Floats) -> tuple[Drift, ...]:
-    """Laws of the mean over antennas, if it moves more than independent antennas would make it."""
+def _common_laws(time: Floats, level: Floats, noise2: Floats) -> tuple[tuple[Drift, ...], tuple[Drift, ...]]:
+    """Laws of the mean over antennas, if it moves more than independent antennas would make it; and the assumed one."""
     increments = np.diff(level, axis=0)
     expected = np.maximum(increments.var(axis=1, ddof=1), noise2[1:] + noise2[:-1]) / level.shape[1]
     moved = increments.mean(axis=1)
-    if (moved**2 / expected).sum() <= _chi_square(_SIGNIFICANT, time.size - 1):
-        return ()
-    return _fit(time, level.mean(axis=1, keepdims=True), noise2 / level.shape[1])[0]
+    laws: tuple[Drift, ...] = ()
+    if (moved**2 / expected).sum() > _chi_square(_SIGNIFICANT, time.size - 1):
+        laws = _fit(time, level.mean(axis=1, keepdims=True), noise2 / level.shape[1])[0]
+    if time.size > 2:
+        return laws, ()
+    beyond = max(float(moved[0] ** 2 - expected[0]), 0.0)
+    return laws, (Drift(1, 1e-6, (2 * ASSUMED_RMS**2 + beyond) / 4, 0.0),)
 
 
 def _chi_square(probability: float, degrees: int) -> float:
@@ -353,7 +365,7 @@ def interpolate(levels: xr.Dataset, mjd: float, valid_days: float, drift: DriftM
     bracket = _bracket(levels, mjd)
     alone = known.restlessness * bracket.wandered(known.laws)
     # what all antennas do is the same for all: that of the antenna with the widest gap is nobody's exception
-    shared = float(np.nanmax(bracket.wandered(known.common))) if known.common else 0.0
+    shared, assumed = (float(np.nanmax(bracket.wandered(laws), initial=0.0)) for laws in (known.common, known.assumed))
     own = bracket.noise2 + alone
     alive = np.isfinite(bracket.level)
     error = np.sqrt(own + shared)
@@ -361,7 +373,7 @@ def interpolate(levels: xr.Dataset, mjd: float, valid_days: float, drift: DriftM
     quality = np.where(np.isfinite(bracket.since) & np.isfinite(bracket.until), 0, EXTRAPOLATED)
     quality |= np.where(nearest > valid_days, BEYOND_VALIDITY, 0)
     quality |= DRIFT_ASSUMED if known.n_solutions < 3 else 0
-    scale_error = 2 * np.sqrt(own[alive].sum() / alive.sum() ** 2 + shared)
+    scale_error = 2 * np.sqrt(own[alive].sum() / alive.sum() ** 2 + max(shared, assumed))
     span = float(np.ptp(levels["time"].to_numpy())) or valid_days
     attributes = {
         "kind": "G",
@@ -391,6 +403,13 @@ def interpolate(levels: xr.Dataset, mjd: float, valid_days: float, drift: DriftM
         attrs=attributes,
     )
     return schema.check(dataset, schema.CALTABLE)
+
+
+def shared_quality(gains: xr.Dataset) -> int:
+    """QUALITY bits of `interpolate` that hold for a flux: those of more than `TOLD_FROM` of the receptors."""
+    of_each = gains["QUALITY"].to_numpy()[~gains["FLAG"].to_numpy()]
+    bits = (EXTRAPOLATED, BEYOND_VALIDITY, DRIFT_ASSUMED)
+    return sum(bit for bit in bits if of_each.size and np.mean(of_each & bit > 0) > TOLD_FROM)
 
 
 def _bracket(levels: xr.Dataset, mjd: float) -> _Bracket:

@@ -90,6 +90,7 @@ def judge_calibration(
     bounds: CalibrationBounds,
     *,
     previous: Mapping[str, xr.Dataset] | None = None,
+    interpolated: Mapping[str, float] | None = None,
     comparison: Comparison | None = None,
     exists: xr.DataArray | None = None,
 ) -> Verdict:
@@ -101,6 +102,9 @@ def judge_calibration(
     bounds : CalibrationBounds
     previous : tables of the calibration before, by kind
         Without one of a kind, its stability is not asked.
+    interpolated : mapping, optional
+        Figures of amplitudes interpolated between calibrators (GA): ``gap_hours`` to the nearest solution,
+        ``flux_scale_error``, ``flagged_fraction``. Its SNR is the drift's, and is not asked.
     comparison : Comparison, optional
         The corrected data against the model; without it only the tables are judged.
     exists : (antenna_name, polarization) bool, optional
@@ -119,6 +123,7 @@ def judge_calibration(
         if previous and kind in previous:
             values |= stability(table, previous[kind])
         figures += [_judged(kind, name, value, bounds) for name, value in values.items()]
+    figures += [_judged("GA", name, value, bounds) for name, value in (interpolated or {}).items()]
     if comparison is not None:
         figures += [_judged("data", name, value, bounds) for name, value in data_figures(comparison).items()]
     level = max((figure.level for figure in figures), key=LEVELS.index, default="unknown")

@@ -194,6 +194,7 @@ def phase_to(dataset: xr.Dataset, direction: Direction) -> xr.Dataset:
     InputError
         No antenna positions, or not a direction.
     """
+    schema.check(dataset, schema.VISIBILITIES)
     ra, dec = radec(direction)
     new, old = uvw(dataset, (ra, dec)), dataset["UVW"]
     if dataset.attrs.get("averaged_integrations", 1) > 1:

@@ -14,8 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage, optimize
 from scipy.spatial import KDTree
 
+from dsa110_contimg.science import interpolation
 from dsa110_contimg.science.deconvolution import robust_rms
 from dsa110_contimg.science.restoring import Beam
+
+_MEDIAN_OVER_MEAN = float(np.sqrt(np.pi / 2))
+"""Error of a median over that of a mean, of many Gaussian values."""
 
 _KERNEL_RADIUS = 14
 _KERNEL_SHAPE = 9.0
@@ -36,6 +40,59 @@ class Quality(IntFlag):
     """Below five times its error: a flux for light curves, not a detection."""
     DISPLACED = 32
     """A bright source whose fitted position is more than half a beam from the catalogue's."""
+    GAINS_EXTRAPOLATED = 64
+    """Amplitude gains from calibrators on one side in time only."""
+    GAINS_OLD = 128
+    """Amplitude gains interpolated: the nearest solution is out of its validity (30 min)."""
+    DRIFT_ASSUMED = 256
+    """Too few solutions to tell how gains drift: the error of the flux scale rests on an assumption."""
+
+    def in_words(self) -> str:
+        """The bits by name, for readers: ``faint, gains old``; empty for 0."""
+        return ", ".join(str(bit.name).lower().replace("_", " ") for bit in Quality if bit in self)
+
+
+OF_CALIBRATION = Quality.GAINS_EXTRAPOLATED | Quality.GAINS_OLD | Quality.DRIFT_ASSUMED
+"""The bits that all fluxes of a group share."""
+
+_FROM_INTERPOLATION = {
+    interpolation.EXTRAPOLATED: Quality.GAINS_EXTRAPOLATED,
+    interpolation.BEYOND_VALIDITY: Quality.GAINS_OLD,
+    interpolation.DRIFT_ASSUMED: Quality.DRIFT_ASSUMED,
+}
+
+_LEAST_SOURCES = 5
+"""Fewer do not tell their own scatter."""
+
+
+def of_calibration(quality: int) -> Quality:
+    """The bits of a flux that the bits of its group's interpolated gains make (`science.interpolation`)."""
+    found = Quality(0)
+    for bit, meant in _FROM_INTERPOLATION.items():
+        found |= meant if quality & bit else Quality(0)
+    return found
+
+
+def scale_error(predicted: float, ratios: NDArray[np.float64]) -> float:
+    """Error of the flux scale of one group where its prediction is a guess: what the field's own sources say of it.
+
+    The scale is off by x, expected to be of the size s that is predicted. The median ratio of measured to catalogued
+    fluxes, 1 + d, tells it with an error e = 1.25 x (scatter) / sqrt(n): of the median, which one flaring source does
+    not move. Fluxes are not corrected by it, so they err by what is expected of x^2 now,
+
+        E[x^2] = (s^2 d / (s^2 + e^2))^2 + s^2 e^2 / (s^2 + e^2).
+
+    Parameters
+    ----------
+    predicted : s, relative; without it (NaN), and with fewer than 5 ratios, there is nothing to add.
+    ratios : (source,) of bright sources.
+    """
+    known = ratios[np.isfinite(ratios)]
+    if known.size < _LEAST_SOURCES or not predicted > 0:
+        return predicted
+    error2 = (_MEDIAN_OVER_MEAN * robust_rms(known)) ** 2 / known.size
+    told = predicted**2 / (predicted**2 + error2)
+    return float(np.sqrt((told * (np.median(known) - 1.0)) ** 2 + told * error2))
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,23 @@ def apparent_fluxes(
     pointing: tuple[NDArray[np.float64], NDArray[np.float64]],
     frequencies_hz: NDArray[np.float64],
     reference_hz: float,
+    primary: beam.PrimaryBeam = beam.AIRY,
 ) -> NDArray[np.float32]:
     """S (f / f0)^alpha B(theta_t, f), (time, frequency, source), in Jy; angles in rad, ICRS."""
+    spectra = flux_jy * (frequencies_hz[:, None] / reference_hz) ** spectral_index
+    return through_beam(spectra, ra_dec, pointing, frequencies_hz, primary)
+
+
+def through_beam(
+    spectra: NDArray[np.float64],
+    ra_dec: tuple[NDArray[np.float64], NDArray[np.float64]],
+    pointing: tuple[NDArray[np.float64], NDArray[np.float64]],
+    frequencies_hz: NDArray[np.float64],
+    primary: beam.PrimaryBeam = beam.AIRY,
+) -> NDArray[np.float32]:
+    """Flux densities (frequency, source) of any spectrum times B(theta_t, f): (time, frequency, source), in Jy."""
     theta = beam.separation(ra_dec[0][None], ra_dec[1][None], pointing[0][:, None], pointing[1][:, None])
-    spectrum = flux_jy * (frequencies_hz[:, None] / reference_hz) ** spectral_index
-    return (spectrum[None] * beam.airy_power(theta[:, None, :], frequencies_hz[None, :, None])).astype(np.float32)
+    return (spectra[None] * primary.power(theta[:, None, :], frequencies_hz[None, :, None])).astype(np.float32)
 
 
 def source_geometry(

@@ -8,6 +8,7 @@ result is again a Visibilities view.)
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,8 +157,10 @@ def average(dataset: xr.Dataset, channels: int = 1, integrations: int = 1) -> xr
     Raises
     ------
     InputError
-        Numbers below 1, bins that do not fit, or integrations with phase centres of their own.
+        Not whole numbers from 1 up, bins that do not fit, or integrations with phase centres of their own.
     """
+    schema.check(dataset, schema.VISIBILITIES)
+    channels, integrations = _whole("channels", channels), _whole("integrations", integrations)
     _require_bins(dataset, channels, integrations)
     before = (int(dataset.attrs.get("averaged_channels", 1)), int(dataset.attrs.get("averaged_integrations", 1)))
     total = (before[0] * channels, before[1] * integrations)
@@ -177,6 +180,12 @@ def average(dataset: xr.Dataset, channels: int = 1, integrations: int = 1) -> xr
         averaging_loss_half_power=loss.mean,
     )
     return schema.check(out, schema.VISIBILITIES)
+
+
+def _whole(what: str, number: Any) -> int:
+    if isinstance(number, bool) or not isinstance(number, numbers.Integral):
+        raise InputError(f"Not a number of {what}", found=repr(number), expected="a whole number from 1 up")
+    return int(number)
 
 
 def _dish(dataset: xr.Dataset) -> float:
@@ -315,6 +324,7 @@ def averaging_loss(dataset: xr.Dataset, channels: int, integrations: int, radius
     InputError
         Several integrations that have phase centres of their own.
     """
+    channels, integrations = _whole("channels", channels), _whole("integrations", integrations)
     if integrations > 1 and _drifts(dataset):
         _require_bins(dataset, 1, integrations)
     native = (float(dataset.attrs["channel_width"]), float(dataset.attrs["integration_time"]))

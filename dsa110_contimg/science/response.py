@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dsa110_contimg import telescope
 from dsa110_contimg.science.averaging import ImagingData
-from dsa110_contimg.science.beam import airy_power, drift_averaged, separation
+from dsa110_contimg.science.beam import PrimaryBeam, drift_averaged, separation
 
 BIN_HZ = 12.0e6
 """Channels are summed in bins of about a subband: beam and steep spectra curve by less than 2e-4 within one."""
@@ -28,14 +28,14 @@ class Response:
     pointing_ra, pointing_dec : (time,) rad, ICRS.
     frequencies : (bin,) weighted mean frequency (Hz).
     weights : (time, bin) sums of the imaging weights.
-    dish_diameter_m : float
+    beam : PrimaryBeam
     """
 
     pointing_ra: NDArray[np.float64]
     pointing_dec: NDArray[np.float64]
     frequencies: NDArray[np.float64]
     weights: NDArray[np.float64]
-    dish_diameter_m: float
+    beam: PrimaryBeam
 
     @property
     def mean_frequency_hz(self) -> float:
@@ -44,7 +44,7 @@ class Response:
     def by_bin(self, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> NDArray[np.float64]:
         """(time, bin, source) beam towards sources at (ra, dec) (rad, ICRS)."""
         theta = separation(ra[None, :], dec[None, :], self.pointing_ra[:, None], self.pointing_dec[:, None])
-        return airy_power(theta[:, None, :], self.frequencies[None, :, None], self.dish_diameter_m)
+        return self.beam.power(theta[:, None, :], self.frequencies[None, :, None])
 
     def merged(self) -> Response:
         """The same response with equal pointings (a tracking telescope) summed into one."""
@@ -52,7 +52,7 @@ class Response:
         pointings, number = np.unique(both, axis=0, return_inverse=True)
         weights = np.zeros((len(pointings), self.weights.shape[1]))
         np.add.at(weights, number.ravel(), self.weights)
-        return Response(pointings[:, 0], pointings[:, 1], self.frequencies, weights, self.dish_diameter_m)
+        return Response(pointings[:, 0], pointings[:, 1], self.frequencies, weights, self.beam)
 
     def at(
         self,
@@ -74,7 +74,7 @@ class Response:
             self.weights,
             spectral_index,
             reference_hz,
-            self.dish_diameter_m,
+            self.beam,
         )
 
 
@@ -103,4 +103,19 @@ def image_response(data: ImagingData, weights: NDArray[np.float32], bin_hz: floa
     seen = used > 0.0
     frequencies = moment[seen] / used[seen]
     track = data.track
-    return Response(track.pointing_ra, track.pointing_dec, frequencies, total[:, seen], track.dish_diameter_m)
+    return Response(track.pointing_ra, track.pointing_dec, frequencies, total[:, seen], track.primary_beam)
+
+
+def noise_map(noise_jy: float | NDArray[np.float32], pb: NDArray[np.float32], pb_cut: float) -> NDArray[np.float32]:
+    """Noise of the beam-corrected image (Jy/beam): noise over the beam, NaN where the beam is below ``pb_cut``.
+
+    Parameters
+    ----------
+    noise_jy : float or (n, n)
+        Rms of the image before beam correction, of all or of each pixel (Jy/beam).
+    pb : (n, n) drift-averaged primary beam.
+    pb_cut : float
+        As of the beam-corrected image, in (0, 1).
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(pb >= pb_cut, np.asarray(noise_jy, np.float32) / pb, np.float32(np.nan)), np.float32)

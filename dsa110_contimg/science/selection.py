@@ -5,6 +5,7 @@ Nothing is read to select but coordinates and UVW, so a selection of a lazy view
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -18,7 +19,8 @@ from dsa110_contimg.exceptions import InputError
 
 Range: TypeAlias = tuple[float | None, float | None]
 """Lowest and highest value, both included; None is open."""
-Pair: TypeAlias = str | tuple[str, str]
+Pair: TypeAlias = str | tuple[str | int, str | int]
+_BASELINE = '"1-5" or ("1", "5"), or a list of such'
 
 
 def select(
@@ -58,15 +60,19 @@ def select(
     Raises
     ------
     InputError
-        An antenna or baseline that is not there, a text that is not a time, or nothing that meets a condition.
+        A condition of another form than these, an antenna or baseline that is not there, a text that is not a time, or
+        nothing that meets a condition.
     """
-    mjd = None if time is None else (_mjd(time[0]), _mjd(time[1]))
+    uvrange, frequency = _numbers("uvrange", uvrange), _numbers("frequency", frequency)
+    if not isinstance(autocorrelations, (bool, np.bool_)):
+        raise InputError("Not what autocorrelations can be", found=repr(autocorrelations), expected="True or False")
+    mjd = None if time is None else _numbers("time", [_mjd(when) for when in _ends("time", time)])
     out = _along(dataset, "time", _within(dataset["time"].to_numpy(), mjd), time)
     out = _along(out, "frequency", _within(out["frequency"].to_numpy(), frequency), frequency)
     ends = [out[f"baseline_antenna{i}_name"].to_numpy().astype(str) for i in (1, 2)]
     keep = np.ones(ends[0].size, bool)
     if antenna is not None:
-        keep &= _with_antennas(ends, [antenna] if isinstance(antenna, (str, int)) else antenna)
+        keep &= _with_antennas(ends, antenna)
     if baseline is not None:
         keep &= _of_pairs(ends, _pairs(baseline))
     if not autocorrelations:
@@ -76,6 +82,24 @@ def select(
     if uvrange is not None:
         out = _in_uvrange(out, uvrange)
     return schema.check(out, schema.VISIBILITIES)
+
+
+def _ends(name: str, limits: Any) -> tuple[Any, Any]:
+    """Two ends of a range."""
+    if not isinstance(limits, (tuple, list, np.ndarray)) or len(limits) != 2:
+        raise InputError(f"Not a range of {name}", found=repr(limits), expected="(lowest, highest), or None for an end")
+    return limits[0], limits[1]
+
+
+def _numbers(name: str, limits: Any) -> Range | None:
+    """A range of numbers."""
+    if limits is None:
+        return None
+    low, high = ends = _ends(name, limits)
+    for end in ends:
+        if end is not None and (isinstance(end, bool) or not isinstance(end, numbers.Real) or np.isnan(float(end))):
+            raise InputError(f"Not an end of a range of {name}", found=repr(end), expected="a number, or None")
+    return low, high
 
 
 def _along(dataset: xr.Dataset, axis: str, keep: NDArray[np.bool_], condition: object) -> xr.Dataset:
@@ -134,8 +158,12 @@ def _mjd(when: float | str | None) -> float | None:
         raise InputError("Not a time", found=when, expected="MJD, or ISO 8601 such as 2026-01-25T22:26:05") from error
 
 
-def _with_antennas(ends: list[NDArray[np.str_]], wanted: Sequence[str | int]) -> NDArray[np.bool_]:
-    names = [str(name) for name in wanted]
+def _with_antennas(ends: list[NDArray[np.str_]], wanted: str | int | Sequence[str | int]) -> NDArray[np.bool_]:
+    each: Any = [wanted] if isinstance(wanted, (str, numbers.Integral)) else wanted
+    listed = isinstance(each, (Sequence, set, np.ndarray)) and not isinstance(each, bytes)
+    if not (listed and all(_is_name(name) for name in each)):
+        raise InputError("Not antennas", found=repr(wanted), expected='a station such as 25 or "25", or a list of them')
+    names = [str(name) for name in each]
     there = np.unique(np.concatenate(ends))
     unknown = [name for name in names if name not in there]
     if unknown:
@@ -143,16 +171,22 @@ def _with_antennas(ends: list[NDArray[np.str_]], wanted: Sequence[str | int]) ->
     return np.asarray(np.isin(ends[0], names) | np.isin(ends[1], names))
 
 
+def _is_name(name: object) -> bool:
+    return isinstance(name, (str, numbers.Integral)) and not isinstance(name, bool)
+
+
 def _pairs(baseline: Pair | Sequence[Pair]) -> list[tuple[str, str]]:
     single = isinstance(baseline, str) or (
-        isinstance(baseline, tuple) and all(isinstance(end, str) and "-" not in end for end in baseline)
+        isinstance(baseline, tuple) and all(_is_name(end) and "-" not in str(end) for end in baseline)
     )
+    if not (single or isinstance(baseline, (Sequence, set, np.ndarray))):
+        raise InputError("Not a baseline", found=repr(baseline), expected=_BASELINE)
     pairs = []
     for item in [baseline] if single else baseline:
-        ends = item.split("-") if isinstance(item, str) else [str(end) for end in item]
-        if len(ends) != 2:
-            raise InputError("Not a baseline", found=item, expected='"1-5" or ("1", "5")')
-        pairs.append((ends[0].strip(), ends[1].strip()))
+        ends = item.split("-") if isinstance(item, str) else item
+        if not isinstance(ends, (tuple, list)) or len(ends) != 2 or not all(_is_name(end) for end in ends):
+            raise InputError("Not a baseline", found=repr(item), expected=_BASELINE)
+        pairs.append((str(ends[0]).strip(), str(ends[1]).strip()))
     return pairs
 
 

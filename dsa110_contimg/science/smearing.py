@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.constants import speed_of_light
 
 from dsa110_contimg.science.averaging import ImagingData
-from dsa110_contimg.science.beam import airy_power, separation
+from dsa110_contimg.science.beam import separation
 from dsa110_contimg.science.coordinates import direction_cosines
 
 EARTH_ROTATION = 7.292115e-5
@@ -105,7 +105,7 @@ def surviving_fraction(
     mean_frequency = float((weight * frequency).sum() / weight.sum())
     theta = separation(ra.reshape(-1, 1), dec.reshape(-1, 1), data.track.pointing_ra, data.track.pointing_dec)
     # where the beam is all but zero throughout, the mean is still to be one
-    beam = airy_power(theta, mean_frequency, data.track.dish_diameter_m) + 1e-6
+    beam = data.track.primary_beam.power(theta, mean_frequency) + 1e-6
     out = _surviving(lmn, tracking, time, wavelengths, rate, width, factor, weight, beam)
     return np.asarray(out.reshape(ra.shape))
 

@@ -31,6 +31,7 @@ def stokes_i(dataset: xr.Dataset) -> xr.Dataset:
     InputError
         The parallel hands are not both there.
     """
+    schema.check(dataset, schema.VISIBILITIES)
     names = [str(name) for name in dataset["polarization"].to_numpy()]
     hands = next((hands for hands in PARALLEL_HANDS if set(hands) <= set(names)), None)
     if hands is None:

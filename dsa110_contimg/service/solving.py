@@ -97,11 +97,12 @@ def _solve_ms(path: Path, settings: Settings, options: CalibrateOptions, progres
         settings.state_dir / "measures",
     )
     field = catalogs.cone(record.ra_deg, record.dec_deg, options.model_radius_deg + 1.5, options.model_min_jy)
-    model.predict_field(record, field, options, None if progress is None else lambda *n: progress("predict", *n))
+    tell = None if progress is None else lambda *n: progress("predict", *n)
+    model.predict_field(record, field, options, tell, calibrator=transit, catalog=catalogs.describe())
     position = (float(np.radians(transit.ra_deg)), float(np.radians(transit.dec_deg)))
     tables = calibrate.solve_calibrator(record, transit.name, options, place, position)
-    made = (*tables, calibrate.solve_phases(record, tables, options, place))
-    Registry(open_database(settings.state_dir)).register(made)
+    made = (*tables, *calibrate.solve_field(record, tables, options, place))
+    Registry(open_database(settings.state_dir)).register(made, whole_sets=True)
     return Solved(record.group_id, transit.name, made, tuple(calibrate.rank_refants(record)))
 
 

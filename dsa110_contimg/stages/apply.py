@@ -47,6 +47,7 @@ def apply(
     measures: Path,
     progress: Progress | None = None,
     options: ApplyOptions | None = None,
+    judge: Callable[[applying.Comparison], object] | None = None,
 ) -> CalTableSet:
     """Write CORRECTED_DATA, propagate flags, read an integration of it back, and compare all with MODEL_DATA.
 
@@ -61,6 +62,8 @@ def apply(
     progress : callable, optional
         Called with the number of integrations done, of how many.
     options : ApplyOptions, optional
+    judge : callable, optional
+        Called with what the corrected data say against the model; what it raises is raised.
 
     Raises
     ------
@@ -81,11 +84,17 @@ def apply(
         found = _stream(record.path, layout, solutions, progress, calwt=options.calwt)
     _require_data(record.path, found)
     _verify(record.path, layout, solutions, calwt=options.calwt)
+    if judge:
+        judge(found)
     solved = sum(t.median_snr**-2 for t in ordered if t.kind in ("G", "GA") and t.median_snr > 0)
     # phases wrong by 1 / SNR at both ends of a baseline lose that squared of a peak
     phases = sum(t.median_snr**-2 for t in ordered if t.kind in ("GP", "2G") and t.median_snr > 0)
+    # the scale of the array enters every baseline twice, and averages over polarisations alone
+    hands = sum(name[0] == name[1] for name in layout.polarizations)
+    common = sum(t.median_snr**-2 for t in ordered if t.kind == "FLUX" and t.median_snr > 0) / hands
     drift = flux_scale_error(found)
-    return CalTableSet(ordered, float(np.sqrt(drift**2 + 4.0 * solved / record.n_antennas + phases**2)))
+    noise = 4.0 * (solved / record.n_antennas + common)
+    return CalTableSet(ordered, float(np.sqrt(drift**2 + noise + phases**2)))
 
 
 def correct(path: Path, tables: tuple[Path, ...], *, calwt: bool = False, progress: Progress | None = None) -> None:

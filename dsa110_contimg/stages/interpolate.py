@@ -28,12 +28,23 @@ class Interpolated:
     table : kind ``GA``, valid for its group alone. Its ``median_snr`` is of the solutions' noise, without the drift:
         how far antennas have drifted apart, `apply` measures in the corrected data where the field is bright enough.
     flux_scale_error : predicted relative 1-sigma error of a flux, from noise and drift.
-    quality : figures for the registry: the error, the gap, the law of drift, and the bits that any antenna has.
+    quality : figures for the registry: the error, the gap, the law of drift, and the bits that hold for a flux.
     """
 
     table: CalTable
     flux_scale_error: float
     quality: dict[str, float | int | str]
+
+    @property
+    def bits(self) -> int:
+        """Bits of QUALITY that hold for a flux."""
+        return int(self.quality["quality"])
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What it is judged by."""
+        names = ("gap_hours", "flux_scale_error")
+        return {"flagged_fraction": self.table.flagged_fraction} | {name: float(self.quality[name]) for name in names}
 
 
 def interpolate(
@@ -93,7 +104,7 @@ def interpolate(
         "gap_hours": 24 * float(made.attrs["gap_days"]),
         "n_solutions": int(made.attrs["n_solutions"]),
         "drift": str(made.attrs["drift"]),
-        "quality": int(np.bitwise_or.reduce(made["QUALITY"].to_numpy()[alive], axis=None)),
+        "quality": interpolation.shared_quality(made),
     }
     return Interpolated(table, float(made.attrs["flux_scale_error"]), quality)
 

@@ -12,13 +12,24 @@ from numpy.typing import NDArray
 
 from dsa110_contimg import telescope
 from dsa110_contimg.exceptions import MeasurementError
-from dsa110_contimg.io import fits
+from dsa110_contimg.io import beams, fits
 from dsa110_contimg.io.files import beside
 from dsa110_contimg.options import MeasureOptions
 from dsa110_contimg.records import ImageProduct, Photometry
+from dsa110_contimg.science.beam import primary_beam
 from dsa110_contimg.science.deconvolution import robust_rms
 from dsa110_contimg.science.grid import SkyGrid
-from dsa110_contimg.science.photometry import Pixels, Planes, Quality, fit_offsets, forced_peaks, local_noise, sample
+from dsa110_contimg.science.photometry import (
+    Pixels,
+    Planes,
+    Quality,
+    fit_offsets,
+    forced_peaks,
+    local_noise,
+    of_calibration,
+    sample,
+    scale_error,
+)
 from dsa110_contimg.science.response import Response
 from dsa110_contimg.science.restoring import Beam
 
@@ -60,12 +71,20 @@ class _Opened:
     response: Response
 
 
-def measure(image: ImageProduct, catalog: pd.DataFrame, options: MeasureOptions, out_dir: Path) -> Photometry:
+def measure(
+    image: ImageProduct,
+    catalog: pd.DataFrame,
+    options: MeasureOptions,
+    out_dir: Path,
+    *,
+    calibration_quality: int = 0,
+) -> Photometry:
     """Measure every catalogue source where the beam response allows.
 
     flux = peak / (response x smearing), response being that of the image's own pointings and channels for the source's
     spectral index, so the flux is at ``options.reference_frequency_hz``. Its error holds the local noise, the flux
-    scale's error where known, and what the spectral index's error makes of the response.
+    scale's error where known, and what the spectral index's error makes of the response. Where the drift of the gains
+    is assumed, the bright sources of the field say how far off the scale is (`science.photometry.scale_error`).
 
     Parameters
     ----------
@@ -75,6 +94,8 @@ def measure(image: ImageProduct, catalog: pd.DataFrame, options: MeasureOptions,
     options : MeasureOptions
     out_dir : Path
         ``<group id>.photometry.ecsv`` is written there.
+    calibration_quality : int
+        Bits of the gains the image was made with (`records.CalTableSet`); every flux gets what they mean for it.
 
     Raises
     ------
@@ -95,15 +116,21 @@ def measure(image: ImageProduct, catalog: pd.DataFrame, options: MeasureOptions,
             expected="at least one",
         )
     table = _measured(opened, sources, image, options)
+    shared = of_calibration(calibration_quality)
+    table["quality"] |= shared.value
+    scale = image.flux_scale_error
+    if Quality.DRIFT_ASSUMED in shared:
+        scale = scale_error(scale, table.loc[_tells(table), "ratio"].to_numpy(np.float64))
+    known = np.isfinite(scale)
+    table["flux_error_jy"] = np.hypot(table["flux_error_jy"], table["flux_jy"] * (scale if known else 0.0))
     path = out_dir / f"{image.group_id}.photometry.ecsv"
     rows = Table.from_pandas(table, units={name: unit for name, unit in UNITS.items() if name in table})
-    known = np.isfinite(image.flux_scale_error)
-    rows.meta["flux_scale_error"] = image.flux_scale_error if known else "not known: not in the errors"
+    rows.meta["flux_scale_error"] = scale if known else "not known: not in the errors"
     rows.meta["reference_frequency_hz"] = options.reference_frequency_hz
     rows.meta["quality"] = {bit.name: bit.value for bit in Quality}
     with beside(path) as partial:
         rows.write(partial, format="ascii.ecsv")
-    return _summary(path, table, image)
+    return _summary(path, table, image, scale)
 
 
 def _open(image: ImageProduct) -> _Opened:
@@ -121,7 +148,7 @@ def _open(image: ImageProduct) -> _Opened:
         pointing_dec=np.radians(np.asarray(table["POINTING_DEC"], np.float64)),
         frequencies=np.array(table["FREQUENCY"][0], np.float64, ndmin=1),
         weights=np.asarray(table["WEIGHT"], np.float64).reshape(len(table), -1),
-        dish_diameter_m=float(table["DISH_DIAMETER"][0]),
+        beam=primary_beam(beams.beam_of_image(image.pb_path), float(table["DISH_DIAMETER"][0])),
     )
     subtracted = fits.read_table(image.model_path, "KNOWN")
     x, y, peak = (np.asarray(subtracted[name], np.float64) for name in ("X", "Y", "PEAK"))
@@ -153,6 +180,7 @@ def _in_image(opened: _Opened, catalog: pd.DataFrame, options: MeasureOptions) -
 
 
 def _measured(opened: _Opened, sources: pd.DataFrame, image: ImageProduct, options: MeasureOptions) -> pd.DataFrame:
+    """The table, but for what all of its fluxes share: the error of the flux scale, and bits of the calibration."""
     pixels = opened.pixels
     x, y = sources["x"].to_numpy(), sources["y"].to_numpy()
     peaks = forced_peaks(pixels, opened.planes, x, y, JOINT_BEAMS * pixels.beam.major / pixels.cell)
@@ -161,8 +189,7 @@ def _measured(opened: _Opened, sources: pd.DataFrame, image: ImageProduct, optio
     response, response_error = _response(opened.response, sources, options)
     gain = response * sample(opened.smearing, x, y)
     flux = peaks.flux / gain
-    scale = image.flux_scale_error if np.isfinite(image.flux_scale_error) else 0.0
-    error = np.sqrt((raw_error / gain) ** 2 + (flux * scale) ** 2 + (flux * response_error) ** 2)
+    error = np.hypot(raw_error / gain, flux * response_error)
     snr = peaks.flux / raw_error
     east, north = fit_offsets(pixels, x, y, peaks.flux, snr > POSITION_SNR)
     quality = _quality(opened, sources, (peaks.neighbour, peaks.error_factor), snr, np.hypot(east, north))
@@ -231,11 +258,16 @@ def _quality(
     return quality
 
 
-def _summary(path: Path, table: pd.DataFrame, image: ImageProduct) -> Photometry:
-    """Median and scatter of measured over catalogue flux of the bright sources in the main beam."""
+def _tells(table: pd.DataFrame) -> pd.Series:
+    """Which sources tell the flux scale: bright, in the main beam, and not confused."""
     signal = table["flux_raw_jy"] / table["local_noise_jy"]
-    good = (signal > BRIGHT_SNR) & (table["beam_response"] >= 0.5) & ((table["quality"] & Quality.CONFUSED.value) == 0)
-    ratios = table.loc[good, "ratio"].to_numpy(np.float64)
+    clear = (table["quality"] & Quality.CONFUSED.value) == 0
+    return (signal > BRIGHT_SNR) & (table["beam_response"] >= 0.5) & clear
+
+
+def _summary(path: Path, table: pd.DataFrame, image: ImageProduct, scale: float) -> Photometry:
+    """Median and scatter of measured over catalogue flux of the bright sources in the main beam."""
+    ratios = table.loc[_tells(table), "ratio"].to_numpy(np.float64)
     return Photometry(
         path=path,
         group_id=image.group_id,
@@ -244,4 +276,5 @@ def _summary(path: Path, table: pd.DataFrame, image: ImageProduct) -> Photometry
         n_bright=len(ratios),
         median_ratio=float(np.median(ratios)) if len(ratios) else float("nan"),
         ratio_scatter=robust_rms(ratios) if len(ratios) > 1 else float("nan"),
+        flux_scale_error=scale,
     )

@@ -123,12 +123,16 @@ class Checkpoints:
         with self.database.write() as connection:
             upsert(connection, checkpoints, values | {"record": record.to_json(), "created_at": now()})
 
-    def forget(self, group_id: str, *, run_label: str = "") -> int:
-        """Drop the checkpoints of a group, so that all its steps are done again; returns how many there were."""
+    def forget(self, group_id: str, *, step: str | None = None, run_label: str = "") -> int:
+        """Drop the checkpoints of a group, so that all its steps, or this one, are done again; returns how many.
+
+        A step forgets itself before it runs: it writes over what it made with other options.
+        """
+        query = sa.delete(checkpoints).where(checkpoints.c.group_id == group_id, checkpoints.c.run_label == run_label)
+        if step is not None:
+            query = query.where(checkpoints.c.step == step)
         with self.database.write() as connection:
-            return connection.execute(
-                sa.delete(checkpoints).where(checkpoints.c.group_id == group_id, checkpoints.c.run_label == run_label)
-            ).rowcount
+            return connection.execute(query).rowcount
 
     def fingerprint(self, paths: Iterable[Path]) -> str:
         """Hash of the content of files, in the order given; a directory counts as its files by relative name.

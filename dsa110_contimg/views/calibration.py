@@ -47,7 +47,7 @@ def gain_solutions(tables: Sequence[xr.Dataset]) -> Figure:
         flagged = float(table["FLAG"].mean())
         kind = str(table.attrs.get("kind", ""))
         if bool((abs(abs(gain) - 1.0) < _UNITY).where(gain.notnull(), other=True).all()):
-            row[0].set_title("Phases in the field: signal to noise")
+            row[0].set_title("Phases alone: signal to noise")
             _quantity(figure, row[0], table["SNR"].where(~table["FLAG"]).transpose(*gain.dims), "S/N", phase=False)
         else:
             row[0].set_title(f"{_NAMES.get(kind, kind or 'Solutions')}: amplitude")

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
 from dsa110_contimg.records import ImageProduct
+from dsa110_contimg.science.photometry import OF_CALIBRATION
 from dsa110_contimg.views import style
 
 BRIGHT_SIGMA = 20.0
@@ -168,10 +169,13 @@ def position_offsets(photometry: pd.DataFrame, image: ImageProduct) -> Figure:
 def light_curves(photometry: Rows, n_sources: int = 9) -> Figure:
     """Flux against time of the brightest sources that were seen in more than one group of a night.
 
+    Open points are of groups whose amplitude gains are not from a calibrator in its validity.
+
     Parameters
     ----------
     photometry : DataFrame or list of dict
-        Rows of ``photometry_timeseries``: ``source``, ``mjd``, ``flux_jy``, ``flux_error_jy``, ``catalog_flux_jy``.
+        Rows of ``photometry_timeseries``: ``source``, ``mjd``, ``flux_jy``, ``flux_error_jy``, ``catalog_flux_jy``,
+        ``quality``.
     n_sources : int
         At most this many panels.
     """
@@ -202,6 +206,8 @@ def repeated_sources(table: pd.DataFrame, n_sources: int) -> list[str]:
 def _light_curve(axes: Axes, rows: pd.DataFrame, name: str) -> None:
     when = utc_dates(rows["mjd"])
     axes.errorbar(when, rows["flux_jy"], rows["flux_error_jy"], fmt="o", ms=4.5, color=style.BLUE, lw=1)
+    between = rows["quality"].to_numpy() & OF_CALIBRATION.value > 0
+    axes.plot(when[between], rows["flux_jy"][between], "o", ms=4.5, mfc="white", color=style.BLUE)
     catalogue = rows["catalog_flux_jy"].median()
     if np.isfinite(catalogue):
         axes.axhline(catalogue, color=style.MUTED, lw=1, ls="--", label="catalogue")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from dsa110_contimg.views import raster, style
 from dsa110_contimg.views.columns import Against
-from dsa110_contimg.views.planes import Waterfall, flag_fractions
+from dsa110_contimg.views.planes import Waterfall, flag_fractions, flagged_means
 from dsa110_contimg.views.planes import waterfall as waterfall_plane
 from dsa110_contimg.views.raster import Raster
 
@@ -206,9 +206,17 @@ def flags(vis: xr.Dataset, fractions: xr.Dataset | None = None) -> Figure:
         axes.grid(axis="y")
     panels["frequency"].legend(ncols=len(hands))
     _antenna_bars(panels["antenna"], known)
-    caption(figure, f"{known.attrs['flagged']:.2%} of the cross-correlations are flagged.", 165)
+    text = f"{known.attrs['flagged']:.2%} of the cross-correlations are flagged."
+    caption(figure, f"{text} {_of_flags(vis)}", 165)
     panels["time"].set_title(_name(vis), loc="right", fontsize=8.5, fontweight="normal", color=style.MUTED)
     return figure
+
+
+def _of_flags(vis: xr.Dataset) -> str:
+    """What FLAG says of data without weight."""
+    if "WEIGHT" in vis and flagged_means(vis).startswith("flagged,"):
+        return "Averages of nothing that has weight are flagged, too."
+    return "Data without weight count only where they are flagged."
 
 
 def _antenna_bars(axes: Axes, known: xr.Dataset) -> None:

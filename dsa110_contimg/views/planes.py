@@ -74,7 +74,8 @@ def uv_plane(vis: xr.Dataset, pixels: int = 420, core_m: float = 500.0) -> UvPla
     Parameters
     ----------
     vis : Visibilities view
-    pixels : a side of the whole plane; the core has half as many.
+    pixels : a side of the whole plane; the core has half as many. Where few of them would hold data, neighbours are put
+        together, so that single baselines of a few antennas can be seen.
     core_m : baselines (m) at the band's middle that fill the core.
     """
     columns, row_x, channel_x = columns_of(vis, "uvdist")
@@ -102,12 +103,28 @@ def uv_plane(vis: xr.Dataset, pixels: int = 420, core_m: float = 500.0) -> UvPla
 
     sums = gather(vis, fresh, add)
     mirror = partial(np.flip, axis=(0, 1))
-    whole, scale = sums["whole"] + mirror(sums["whole"]), sums["scale"] + mirror(sums["scale"])
+    whole, scale = (sums[name] + mirror(sums[name]) for name in ("whole", "scale"))
+    together = _together(whole)
+    whole, scale = _binned(whole, together), _binned(scale, together)
     with np.errstate(invalid="ignore"):
         mean = scale / whole * (limit / (pixels / 2)) * speed_of_light * size
     baselines = int((sums["baseline"] > 0).sum())
     core_count = sums["core"] + mirror(sums["core"])
+    core_count = _binned(core_count, _together(core_count))
     return UvPlane(whole, core_count, mean, limit, core, size, unit, sums["lengths"], columns, baselines, datum(vis))
+
+
+def _together(count: NDArray[np.int64]) -> int:
+    """How many pixels a side become one, by the fraction of them that hold data."""
+    filled = np.count_nonzero(count) / count.size
+    wanted = 6 if filled < 0.0005 else 4 if filled < 0.006 else 2 if filled < 0.015 else 1
+    return max(n for n in (1, 2, 3, 4, 5, 6) if n <= wanted and len(count) % n == 0)
+
+
+def _binned(plane: NDArray[Any], n: int) -> NDArray[Any]:
+    """Sums of n x n pixels."""
+    side = len(plane) // n
+    return np.asarray(plane.reshape(side, n, side, n).sum(axis=(1, 3)))
 
 
 @dataclass(frozen=True)
@@ -123,6 +140,7 @@ class Waterfall:
     times, frequencies : the axes.
     polarizations : names.
     title : antenna or baseline; baselines : how many.
+    empty : why a pixel may be empty, in words.
     """
 
     amplitude: NDArray[np.float64]
@@ -133,6 +151,7 @@ class Waterfall:
     polarizations: tuple[str, ...]
     title: str
     baselines: int
+    empty: str
 
     @property
     def caption(self) -> str:
@@ -140,10 +159,10 @@ class Waterfall:
         text = f"{int(self.number.sum()):,} unflagged visibilities. One pixel: {self.times.width}, "
         text += f"{self.frequencies.width}, one polarisation"
         if self.baselines == 1 and self.number.max(initial=0) <= 1:
-            return text + ". Empty: flagged."
+            return f"{text}. Empty: {self.empty}."
         return (
             f"{text}, {self.baselines} baseline{'s' * (self.baselines != 1)}: mean of |V| and, for the phase, of "
-            "V / |V| (incoherent: fringes do not cancel in the amplitude). Empty: flagged."
+            f"V / |V| (incoherent: fringes do not cancel in the amplitude). Empty: {self.empty}."
         )
 
 
@@ -154,7 +173,8 @@ def _chosen(
     if antenna is not None and baseline is not None:
         raise InputError("Ask for an antenna or for a baseline", found=f"{antenna} and {baseline}", expected="one")
     if baseline is not None:
-        part, title = select(vis, baseline=baseline), baseline if isinstance(baseline, str) else "-".join(baseline)
+        part = select(vis, baseline=baseline)
+        title = baseline if isinstance(baseline, str) else "-".join(str(end) for end in baseline)
         start, title = title.split("-")[0].strip(), f"Baseline {title}"
     elif antenna is not None:
         start, title = str(antenna), f"Antenna {antenna}"
@@ -206,8 +226,17 @@ def waterfall(
     hands = tuple(str(name) for name in part["polarization"].values)
     first = partial(np.moveaxis, source=-1, destination=0)
     return Waterfall(
-        first(mean), first(phase), first(number), times, frequencies, hands, title, part.sizes["baseline_id"]
-    )
+        first(mean), first(phase), first(number), times, frequencies, hands, title, part.sizes["baseline_id"],
+        flagged_means(vis),
+    )  # fmt: skip
+
+
+def flagged_means(vis: xr.Dataset) -> str:
+    """What it takes to be flagged: of averages, those of nothing that has weight are."""
+    averaged = max(vis.attrs.get(f"averaged_{what}", 1) for what in ("channels", "integrations")) > 1
+    if averaged or "I" in vis["polarization"].values:
+        return "flagged, or an average of nothing that has weight"
+    return "flagged (weights are not looked at)"
 
 
 def flag_fractions(vis: xr.Dataset) -> xr.Dataset:

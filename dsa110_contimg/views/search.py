@@ -5,21 +5,24 @@ from __future__ import annotations
 import base64
 import html
 import io
+import threading
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 from IPython.display import display, update_display
-from ipywidgets import HTML, Button, Dropdown, FloatText, HBox, IntText, Layout, Text  # type: ignore[import-untyped]
+from ipywidgets import HTML, Button, Dropdown, FloatText, HBox, IntText, Layout, Text, VBox  # type: ignore[import-untyped]
 from matplotlib.figure import Figure
 from pydantic import ValidationError
 
 from dsa110_contimg import telescope
 from dsa110_contimg.exceptions import ContimgError, InputError
 from dsa110_contimg.options import SearchOptions
-from dsa110_contimg.records import CalTable, SubbandGroup
+from dsa110_contimg.records import SubbandGroup
 from dsa110_contimg.science import beam, calibrators
 from dsa110_contimg.science.search import Found, Span, search, span_of_day, span_of_groups
 from dsa110_contimg.views.style import AMBER, BLUE, FAINT, MUTED, VERMILION, new_figure, styled
@@ -27,10 +30,16 @@ from dsa110_contimg.views.tables import Markup, table
 
 FindGroups = Callable[[str], Sequence[SubbandGroup]]
 """The groups of a directory."""
-Solve = Callable[[SubbandGroup], Sequence[CalTable]]
-"""Solves on a group; the tables it made."""
 
 _NO_TRANSITS = [("no group that holds a transit", None)]
+_INPUTS = {
+    "path": (Text, "Directory", "428px"),
+    "date": (Text, "Date (UTC)", "212px"),
+    "dec": (FloatText, "Dec (deg)", "212px"),
+    "radius": (FloatText, "Radius (deg)", "212px"),
+    "min_flux": (FloatText, "At least (Jy)", "212px"),
+    "top_n": (IntText, "At most", "212px"),
+}
 
 
 # ---- tables and figures -------------------------------------------------------------------------------------------
@@ -38,16 +47,13 @@ _NO_TRANSITS = [("no group that holds a transit", None)]
 
 def transit_table(found: Found) -> Markup:
     """Every transit: when, in which group, what the beam leaves of the calibrator, and what to know about it."""
-    heads: tuple[str, ...]
-    heads = ("calibrator", "transit (UTC)", "MJD", "group", "flux (Jy)", "offset (deg)", "elevation (deg)")
-    heads += ("beam at transit", "over group", "seen (Jy)", "expected error", "structure A–D (L)", "variability")
+    heads = ("calibrator; variability", "transit (UTC); group", "flux (Jy)", "offset (deg)", "elev. (deg)")
+    seen = ("beam at transit", "over group", "seen (Jy)", "expected error", "structure A–D")
     rows = [
         (
-            f"<b>{html.escape(_called(row))}</b>",
-            f'<span style="white-space:nowrap">{html.escape(row["utc"].replace("T", " "))}</span>',
-            f"{row['mjd']:.5f}",
-            html.escape(row["group"]) or "–",
-            f"{row['flux_jy']:.2f} ± {row['flux_error_jy']:.2f}, {html.escape(row['origin'])}",
+            f"<b>{html.escape(_called(row))}</b>{_small(row['variability'], warning=True)}",
+            html.escape(row["utc"].replace("T", " ")) + _small(row["group"] and f"in {row['group']}"),
+            f"{row['flux_jy']:.2f} ± {row['flux_error_jy']:.2f}{_small(row['origin'])}",
             f"{row['offset_deg']:+.2f}",
             f"{row['elevation_deg']:.1f}",
             f"{row['beam_response']:.3f}",
@@ -55,11 +61,27 @@ def transit_table(found: Found) -> Markup:
             f"{row['group_flux_jy']:.2f}",
             f"{row['expected_error'] * 100:.1f} %",
             html.escape(_l_band(row.get("codes", ""))),
-            html.escape(row["variability"]),
         )
         for _, row in found.transits.iterrows()
     ]
-    return table(heads, rows, empty="No calibrator crosses the meridian in this time.")
+    plain = table((*heads, *seen), rows, empty="No calibrator crosses the meridian in this time.")
+    return Markup(plain.text, f'<div style="overflow-x:auto">{_set(plain.body)}</div>')
+
+
+def _small(text: str, *, warning: bool = False) -> str:
+    """Words on lines of their own, under what matters more; signs of variability in the colour of the figures."""
+    if not text:
+        return ""
+    colour = VERMILION if warning and calibrators.is_warning(text) else MUTED
+    style = f"font-size:85%;white-space:normal;max-width:19em;color:{colour}"
+    return f' <div style="{style}">{html.escape(text)}</div>'
+
+
+def _set(body: str) -> str:
+    """Text to the left and on one line: the page around turns tables to the right and breaks what is in them."""
+    cell = "text-align:left;line-height:1.35;padding:2px 7px;vertical-align:top"
+    body = body.replace("<th>", f'<th style="{cell};white-space:normal">')
+    return body.replace("<td>", f'<td style="{cell};white-space:nowrap">')
 
 
 @styled
@@ -129,6 +151,7 @@ def calibrator_tracks(found: Found) -> Figure:
             marker="v",
             color=VERMILION if calibrators.is_warning(row["variability"]) else BLUE,
             ms=5,
+            clip_on=False,
         )
         high.annotate(
             _short(row),
@@ -136,7 +159,7 @@ def calibrator_tracks(found: Found) -> Figure:
             xytext=(0, 6),
             textcoords="offset points",
             rotation=90,
-            ha="center",
+            ha="left" if when < 0.3 else "right" if when > 23.7 else "center",
             va="bottom",
             fontsize=7.5,
         )
@@ -184,16 +207,34 @@ def _l_band(codes: str) -> str:
 # ---- the panel ----------------------------------------------------------------------------------------------------
 
 
-class CalibratorSearch:
-    """Where and when to look, over what is found there, and a button that solves on a group.
+class Job(Protocol):
+    """A solution under way elsewhere (`service.search.Solving`)."""
 
-    What is found is an output of its own and no widget, so that it stays in a page where no kernel answers.
+    command: str
+
+    def follow(self, tell: Callable[[str], None]) -> list[dict[str, Any]]:
+        """Wait for the end, telling what there is to see; the tables, or a ContimgError."""
+
+    def cancel(self) -> None:
+        """End it."""
+
+
+Solve = Callable[[SubbandGroup], Job]
+"""Begins to solve on a group."""
+
+
+class CalibratorSearch:
+    """Where and when to look, over what is found there, and buttons that solve on a group and cancel that.
+
+    What is found is an output of its own and no widget, so that it stays in a page where no kernel answers. A solution
+    runs elsewhere and is followed by a thread: the kernel stays free.
 
     Attributes
     ----------
     inputs : widgets by name: ``path``, ``date``, ``dec``, ``radius``, ``min_flux``, ``top_n``.
-    transit, solve : the choice among transits that a group holds, and the button.
-    status : what became of a solution.
+    transit, solve, cancel : the choice among transits that a group holds, and the buttons.
+    status, output : what became of a solution, and what it says while it runs.
+    follower : the thread that follows the last solution; None before the first.
     found : the last search; None if it failed.
     page : what is shown, by MIME type.
     """
@@ -208,28 +249,37 @@ class CalibratorSearch:
     ) -> None:
         self._catalog, self._find_groups, self._on_solve, self._options = catalog, find_groups, on_solve, options
         self._name = uuid.uuid4().hex
+        self._job: Job | None = None
+        self.follower: threading.Thread | None = None
         self.found: Found | None = None
         self.page: dict[str, str] = {}
         given = {"radius": options.radius_deg, "min_flux": options.min_flux_jy, "top_n": options.top_n} | inputs
-        made = {
-            "path": (Text, "Directory", "420px"),
-            "date": (Text, "Date (UTC)", "200px"),
-            "dec": (FloatText, "Dec (deg)", "200px"),
-            "radius": (FloatText, "Radius (deg)", "200px"),
-            "min_flux": (FloatText, "At least (Jy)", "200px"),
-            "top_n": (IntText, "At most", "200px"),
-        }
         self.inputs = {
-            name: kind(value=given[name], description=label, layout=Layout(width=width), continuous_update=False)
-            for name, (kind, label, width) in made.items()
+            name: kind(
+                value=given[name],
+                description=label,
+                layout=Layout(width=width),
+                style={"description_width": "88px"},
+                continuous_update=False,
+            )
+            for name, (kind, label, width) in _INPUTS.items()
         }
         self.inputs["path"].disabled = find_groups is None
-        self.transit = Dropdown(options=_NO_TRANSITS, description="Transit", layout=Layout(width="420px"))
-        self.solve = Button(description="Solve", disabled=True, tooltip="Convert, flag and solve the group")
-        self.status = HTML()
+        self.transit = Dropdown(
+            options=_NO_TRANSITS,
+            description="Transit",
+            layout=Layout(width="420px"),
+            style={"description_width": "88px"},
+        )
+        self.solve = Button(
+            description="Solve", disabled=True, icon="play", tooltip="Convert, flag and solve the group"
+        )
+        self.cancel = Button(description="Cancel", disabled=True, icon="stop", tooltip="Interrupt the solution")
+        self.status, self.output = HTML(), HTML()
         for widget in self.inputs.values():
             widget.observe(self._again, names="value")
         self.solve.on_click(self._solve)
+        self.cancel.on_click(self._cancel)
         self._search()
 
     def _span(self) -> Span:
@@ -264,7 +314,11 @@ class CalibratorSearch:
             (f"{_called(row)} in {row['group']}", groups[row["group"]]) for row in rows
         ] or _NO_TRANSITS
         self.transit.index = 0  # the choice stays where it was, which is nowhere, when its options change
-        self.solve.disabled = not rows or self._on_solve is None
+        self._set_buttons()
+
+    def _set_buttons(self) -> None:
+        self.cancel.disabled = self._job is None
+        self.solve.disabled = self._job is not None or self.transit.value is None or self._on_solve is None
 
     def _again(self, _change: Any) -> None:
         self._search()
@@ -272,30 +326,70 @@ class CalibratorSearch:
 
     def _solve(self, _button: Any) -> None:
         group = self.transit.value
-        if group is None or self._on_solve is None:
+        if group is None or self._on_solve is None or self._job is not None:
             return
-        self.solve.disabled = True
-        self.status.value = f"Solving on {html.escape(group.group_id)} …"
+        self.output.value = ""
         try:
-            tables = self._on_solve(group)
+            self._job = self._on_solve(group)
         except ContimgError as error:
-            self.status.value = f"<b>Not solved.</b> {html.escape(str(error))}"
+            self._say_failed(error)
+            return
+        self.status.value = (
+            f"Solving since {datetime.now(UTC):%H:%M:%S} UTC: <code>{html.escape(self._job.command)}</code>"
+        )
+        self._set_buttons()
+        self.follower = threading.Thread(target=self._follow, args=(self._job,), daemon=True)
+        self.follower.start()
+
+    def _follow(self, job: Job) -> None:
+        try:
+            rows = job.follow(self._show_output)
+        except ContimgError as error:
+            self._say_failed(error)
         else:
-            self.status.value = table(
-                ("table", "reference antenna", "flagged", "median SNR", "file"),
-                [
-                    (t.kind, html.escape(t.refant), f"{t.flagged_fraction:.1%}", f"{t.median_snr:.0f}", str(t.path))
-                    for t in tables
-                ],
-                empty="The solution made no table.",
-            ).body
+            self.output.value = ""
+            self.status.value = _tables(rows)
         finally:
-            self.solve.disabled = False
+            self._job = None
+            self._set_buttons()
+
+    def _cancel(self, _button: Any) -> None:
+        job = self._job
+        if job is not None:
+            self.cancel.disabled = True
+            self.status.value = "Cancelling …"
+            # what has to stop takes its time
+            threading.Thread(target=job.cancel, daemon=True).start()
+
+    def _show_output(self, text: str) -> None:
+        self.output.value = f'<pre style="line-height:1.3;font-size:85%">{html.escape(text)}</pre>'
+
+    def _say_failed(self, error: ContimgError) -> None:
+        self.status.value = f"<b>Not solved.</b> {html.escape(str(error))}"
 
     def _ipython_display_(self) -> None:
         display(HBox(list(self.inputs.values()), layout=Layout(flex_flow="row wrap")))
+        display(HBox([self.transit, self.solve, self.cancel], layout=Layout(flex_flow="row wrap")))
+        display(VBox([self.status, self.output], layout=Layout(margin="0 0 0 92px")))
         display(self.page, display_id=self._name, raw=True)
-        display(HBox([self.transit, self.solve, self.status]))
+
+
+def _tables(rows: Sequence[dict[str, Any]]) -> str:
+    """What was solved, and where it stands."""
+    heads = ("table", "calibrator", "reference antenna", "flagged", "median SNR")
+    cells = [
+        (
+            f"<code>{html.escape(Path(row['path']).name)}</code>",
+            html.escape(row["calibrator"]) or "the field",
+            html.escape(row["refant"]),
+            f"{row['flagged_fraction']:.1%}",
+            f"{row['median_snr']:.0f}",
+        )
+        for row in rows
+    ]
+    where = ", ".join(sorted({f"<code>{html.escape(str(Path(row['path']).parent))}</code>" for row in rows}))
+    listed = _set(table(heads, cells, empty="The solution made no table.").body)
+    return f"<b>Solved and registered</b> in {where}{listed}" if rows else listed
 
 
 def calibrator_search(
@@ -318,7 +412,7 @@ def calibrator_search(
     date : YYYY-MM-DD, UTC.
     dec_deg : apparent pointing declination (deg).
     find_groups : makes groups of a directory (`service.search.groups_in`); without it, only dates can be searched.
-    on_solve : solves on a group (`service.search.solve`); without it, the button stays off.
+    on_solve : begins to solve on a group (`service.search.solve`); without it, the button stays off.
     options : radius, flux and number to begin with; by default those of `SearchOptions`.
     """
     inputs = {"path": path, "date": date, "dec": dec_deg}

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from dsa110_contimg.science.photometry import Quality
+
 
 def brightest_sources(photometry: pd.DataFrame, n_sources: int = 15) -> pd.DataFrame:
     """The brightest measured sources, for a report.
@@ -39,7 +41,7 @@ def brightest_sources(photometry: pd.DataFrame, n_sources: int = 15) -> pd.DataF
                 f"{east:+.2f}, {north:+.2f}" if np.isfinite(east) and np.isfinite(north) else "–"
                 for east, north in zip(chosen["offset_ra_arcsec"], chosen["offset_dec_arcsec"], strict=True)
             ],
-            "quality": chosen["quality"].astype(int),
+            "quality": [Quality(int(bits)).in_words() or "–" for bits in chosen["quality"]],
         }
     )
     return shown.set_index("source")

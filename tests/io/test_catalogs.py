@@ -179,3 +179,32 @@ def test_provenance_says_how_deep_the_catalogue_is(tmp_path):
 def test_no_listed_source_takes_the_flux_of_a_faint_neighbour():
     """The list begins at 50 mJy; Taylor's agree with it to 20 %, but for those that are another component."""
     assert catalogs.packaged_catalog()["flux_jy"].min() >= 0.8 * 0.05 / 1.027
+
+
+def test_the_field_catalogue_ends_where_it_says_that_it_is_complete():
+    """Listed peaks were cut at 50 mJy before they were divided: just below, part of the sources would be missing."""
+    assert catalogs.packaged_catalog()["flux_jy"].min() >= catalogs.PACKAGED_LIMIT_JY == 0.05
+
+
+def test_field_sources_have_the_index_of_the_vla_bands_or_the_assumption_with_its_error():
+    field = catalogs.packaged_catalog().set_index("name")
+    listed = by_name()
+    both = field.index.intersection(listed.index)
+    assert np.array_equal(field.loc[both, "spectral_index"], listed.loc[both, "spectral_index"])
+    assert np.array_equal(field.loc[both, "spectral_index_error"], listed.loc[both, "spectral_index_error"])
+    measured = listed.loc[both, "index_origin"] != "assumed"
+    assert measured.sum() > 900
+    assert (field.loc[both[measured], "spectral_index_error"] < 0.2).all()
+    rest = field.loc[field.index.difference(both)]
+    assert set(rest["spectral_index"]) == {-0.7}
+    assert set(rest["spectral_index_error"]) == {0.3}
+
+
+def test_standard_calibrators_are_known_by_each_of_their_names():
+    names = {"3C286": "1331+305", "3C 48": "0137+331", "J0542+498": "0542+498", "0521+166": "0521+166"}
+    assert {name: catalogs.standard_calibrator(name) for name in names} == names
+    assert catalogs.standard_calibrator("J0534+194") is None
+    # by hand from table 6 of Perley & Butler (2017), at 1 GHz, where only the first coefficient is left, and at 1.4
+    assert catalogs.perley_butler_spectrum("1331+305", np.array([1e9, 1.4e9])) == pytest.approx(
+        [10**1.2481, 15.084], abs=5e-4
+    )

@@ -11,9 +11,12 @@ import xarray as xr
 
 from dsa110_contimg.exceptions import InputError
 from dsa110_contimg.io.caltable import write_caltable
+from dsa110_contimg.records import CalTable
 from dsa110_contimg.reports import run_template, template_parameters, template_path
 from dsa110_contimg.reports.calibration import CalibrationReview
 from dsa110_contimg.reports.metrics import VERDICT_MIME
+from dsa110_contimg.state.database import open_database
+from dsa110_contimg.state.registry import Registry
 
 TEMPLATE = template_path("calibration_qa")
 
@@ -109,3 +112,18 @@ def test_a_bad_calibration_is_judged_bad_with_its_reason(tables, tmp_path):
 def test_nothing_to_review_is_an_error():
     with pytest.raises(InputError, match="Nothing to review"):
         CalibrationReview.open()
+
+
+def test_interpolated_gains_of_a_group_are_judged_as_the_pipeline_judges_them(tmp_path):
+    """By their gap and predicted error, which the registry keeps; a low SNR of them is the drift, no fault."""
+    group = "2026-01-26T04:51:13"
+    registry = Registry(open_database(tmp_path / "state"))
+    for kind, n_times, snr in (("GA", 1, 15), ("GP", 10, 60)):
+        path = write_caltable(table("G Jones", n_times, [1.35e9], snr), tmp_path / f"{group}.{kind}")
+        record = CalTable(path, kind, f"{group}_field", 2, group, "", 61066.2, 61066.1, 61066.3, 0.0, snr)
+        figures = {"gap_hours": 9.0, "flux_scale_error": 0.02} if kind == "GA" else {}
+        registry.register([record], quality={path: figures})
+    review = CalibrationReview.open(group_id=group, state_dir=str(tmp_path / "state"))
+    told = {f.name: f.value for f in review.judgement.figures if f.table == "GA"}
+    assert told == {"flagged_fraction": 0.0, "gap_hours": 9.0, "flux_scale_error": 0.02}
+    assert review.verdict.level == "suspect"

@@ -27,6 +27,7 @@ GOOD = {
     "calibration_flagged_fraction": 0.02,
     "noise_over_thermal": 1.05,
     "median_flux_ratio": 1.01,
+    "flux_scale_error": 0.004,
     "astrometric_offset_beams": 0.02,
     "beam_axis_ratio": 2.2,
 }
@@ -68,6 +69,8 @@ def test_one_number_that_is_not_known_is_never_good(name: str, missing: str) -> 
         ("astrometric_offset_beams", 0.3, "bad"),
         ("beam_axis_ratio", 4.0, "suspect"),
         ("calibration_flagged_fraction", 1.0, "bad"),
+        ("flux_scale_error", 0.04, "suspect"),
+        ("flux_scale_error", 0.11, "bad"),
     ],
 )
 def test_the_worst_number_is_the_verdict_and_is_named(name: str, value: float, level: str) -> None:
@@ -122,7 +125,7 @@ def a_group() -> dict[str, object]:
         "calibrate": records.CalTableSet(tables, math.nan, solved=tables),
         "apply": records.CalTableSet(tables, 0.01),
         "image": image,
-        "measure": records.Photometry(here, ms.group_id, here, 50, 20, 1.004, 0.01),
+        "measure": records.Photometry(here, ms.group_id, here, 50, 20, 1.004, 0.01, 0.006),
     }
 
 
@@ -133,6 +136,7 @@ def test_the_numbers_of_a_group_come_from_its_records() -> None:
     assert found["calibration_flagged_fraction"] == 0.03
     assert found["noise_over_thermal"] == pytest.approx(1.1)
     assert found["median_flux_ratio"] == 1.004
+    assert found["flux_scale_error"] == 0.006
     assert found["beam_axis_ratio"] == pytest.approx(2.2)
     assert found["astrometric_offset_beams"] == pytest.approx(5.0 / math.sqrt(44 * 20))
 
@@ -147,8 +151,27 @@ def test_a_group_without_image_is_not_judged_by_one() -> None:
 def test_the_summary_holds_what_the_index_shows() -> None:
     summary = judge_group(a_group()).summary
     assert summary["calibrator"] == "3C138"
+    assert summary["gains"] == "own calibrator"
     assert summary["noise_jy"] == 3.3e-4
     assert records.ImageProduct.from_json(summary["image"]) == a_group()["image"]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "quality", "gains"),
+    [
+        (("GP",), 0, "gains in their validity"),
+        (("GA", "GP"), 2, "amplitudes between two solutions"),
+        (("GA", "GP"), 3, "amplitudes of one side"),
+    ],
+)
+def test_where_the_gains_of_a_target_are_from_is_in_the_summary(
+    kinds: tuple[str, ...], quality: int, gains: str
+) -> None:
+    here = Path("x")
+    own = tuple(records.CalTable(here, kind, "s", 2, "g", "3", 1.0, 0.9, 1.1, 0.0, 40.0) for kind in kinds)
+    tables = records.CalTableSet(own, 0.01, solved=own, quality=quality)
+    applied = records.CalTableSet(own, 0.01, quality=quality)
+    assert judge_group({"calibrate": tables, "apply": applied}).summary["gains"] == gains
 
 
 def test_no_fitted_position_is_no_offset() -> None:

@@ -10,7 +10,7 @@ from scipy.integrate import quad
 from scipy.special import j0
 
 from dsa110_contimg import telescope
-from dsa110_contimg.science.beam import airy_power, drift_averaged, half_power_radius, separation
+from dsa110_contimg.science.beam import AiryBeam, airy_power, drift_averaged, half_power_radius, separation
 
 DEG = np.pi / 180
 STEP = telescope.INTEGRATION_S * 2 * np.pi / 86164.0905
@@ -65,4 +65,4 @@ def test_the_beam_at_mid_time_is_five_per_cent_too_high_on_axis():
 
 def test_a_larger_dish_has_a_narrower_beam():
     at = (0.2 * DEG, 0.0, np.zeros(1), np.zeros(1), np.array([1.4e9]), np.ones((1, 1)))
-    assert drift_averaged(*at, diameter_m=25.0) == pytest.approx(airy_power(0.2 * DEG, 1.4e9, 25.0))
+    assert drift_averaged(*at, beam=AiryBeam(25.0)) == pytest.approx(airy_power(0.2 * DEG, 1.4e9, 25.0))

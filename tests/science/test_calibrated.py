@@ -16,6 +16,8 @@ from dsa110_contimg.settings import load_settings
 
 GROUP = telescope.GROUP_S / 86400
 DAY = (61072.0, 61073.0)
+FULLEST = "2026-02-25"
+"""The recorded day with the most groups."""
 
 
 @settings(max_examples=80, deadline=None)
@@ -38,6 +40,8 @@ def test_counts_are_those_of_looking_at_each_group(recorded: list[int], crossed:
     assert {name: getattr(day, name) for name in counted} == counted
     assert day.groups == len(asked) == day.gains + day.bracketed + day.one_sided + day.none
     assert day.calibrators == len(set(asked) & set(solved))
+    assert tuple(day.by_origin()) == calibrated.ORIGINS
+    assert sum(day.by_origin().values()) == day.groups
 
 
 def test_names_of_one_group_are_counted_once() -> None:
@@ -74,9 +78,14 @@ def test_real_days_are_all_calibrated_and_most_groups_lie_between_calibrators() 
     begins = calibrated.distinct_groups(Time(names, scale="utc").mjd)
     # a group that two names more than 30 s apart belong to counts twice: a few in 2400
     assert len(begins) == pytest.approx(2431, rel=0.01)
-    crossed = transits(16.6)
-    for date, groups, gains in (("2026-02-14", 243, 76), ("2026-02-25", 250, 74)):
+    for dec_deg, date, counts in (
+        (16.6, "2026-02-14", (8, 68, 167, 0, 0)),
+        (16.6, FULLEST, (8, 66, 176, 0, 0)),
+        (54.573, FULLEST, (11, 81, 158, 0, 0)),
+    ):
         begin = float(Time(date, scale="utc").mjd)
-        day = calibrated.calibrated_day(begins, crossed, (begin, begin + 1), 12.0, 30.0)
-        assert (day.groups, day.gains, day.none) == (groups, gains, 0)
-        assert day.bracketed == groups - gains
+        day = calibrated.calibrated_day(begins, transits(dec_deg), (begin, begin + 1), 12.0, 30.0)
+        assert tuple(day.by_origin().values()) == counts, (dec_deg, date)
+        assert day.bandpass == day.groups == sum(counts)
+    per_day = np.unique(np.floor(begins), return_counts=True)[1]
+    assert per_day.max() == 250, "no recorded day has all 279"

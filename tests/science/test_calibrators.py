@@ -1,5 +1,8 @@
 """Which calibrator crosses which group, and when; against astropy by another way than the code's."""
 
+import re
+from importlib import resources
+
 import astropy.units as u
 import numpy as np
 import pandas as pd
@@ -18,6 +21,7 @@ from dsa110_contimg.records import SubbandGroup
 from dsa110_contimg.science import beam, calibrators
 from dsa110_contimg.science.calibrators import transits
 from dsa110_contimg.science.coordinates import meridian_icrs
+from dsa110_contimg.settings import load_settings
 
 STEP = 2 * np.pi * telescope.INTEGRATION_S / 86164.0905
 
@@ -207,8 +211,119 @@ def test_what_may_vary_is_said_and_what_is_not_known_is_no_warning():
     assert found.loc["S00", "score"] < found.loc["S01", "score"]
 
 
-def test_every_blazar_of_the_list_is_a_vla_calibrator():
-    assert {f"J{name}" for name in calibrators.BLAZARS} <= set(catalogs.calibrators()["name"])
+def test_an_inverted_spectrum_is_a_warning_as_a_flat_one_is():
+    sources = icrs_list(3).assign(dec_deg=16.5, index_lc=[0.8, 0.29, -0.31])
+    found = calibrators.find_calibrators(sources, np.radians(16.6), SearchOptions(), mjd=61065.0).set_index("name")
+    assert found.loc["S00", "variability"] == "inverted spectrum, index +0.80 from L to C band"
+    assert found.loc["S01", "variability"].startswith("flat spectrum")
+    assert found.loc["S02", "variability"] == ""
+
+
+# ---- what is assumed of variability and structure, against what is known of the sources ------------------------------
+
+
+def vla_list():
+    """A row a source: names, position, best code at L band, flux at L band (Jy), index from L to C band."""
+    with (resources.files("dsa110_contimg") / "data" / "vla_calibrators.csv").open() as stream:
+        rows = pd.read_csv(stream)
+    codes = rows[["quality_A", "quality_B", "quality_C", "quality_D"]].fillna("").astype(str).agg("".join, axis=1)
+    rows["code"] = [min((c for c in text if c in "PSWX"), key="PSWX".index, default="?") for text in codes]
+    flux = rows[rows["flux_jy"] > 0].pivot_table(index="name", columns="band", values="flux_jy")
+    table = rows[rows["band"] == "L"].drop_duplicates("name").set_index("name")
+    return table.assign(index_lc=np.log(flux["C"] / flux["L"]) / np.log(4.86 / 1.425))
+
+
+def departures():
+    """VLA list over the exact NVSS, two epochs years apart: log ratio of the sources above 0.5 Jy that both have."""
+    with (resources.files("dsa110_contimg") / "data" / "nvss_taylor2009.csv.gz").open("rb") as stream:
+        nvss = pd.read_csv(stream, compression="gzip")
+    table = vla_list()
+    table = table[table["flux_jy"] > 0.5]
+    there, other = (SkyCoord(t["ra_deg"].to_numpy(), t["dec_deg"].to_numpy(), unit="deg") for t in (table, nvss))
+    index, apart, _ = there.match_to_catalog_sky(other)
+    ratio = np.log(table["flux_jy"] / nvss["flux_1400_jy"].to_numpy()[index])
+    return table.assign(ratio=ratio)[apart.arcsec < 10]
+
+
+def spread(values):
+    return float(1.4826 * np.median(np.abs(values - np.median(values))))
+
+
+def test_the_assumed_error_of_a_variable_source_is_what_two_catalogues_show():
+    table, flat_index = departures(), SearchOptions().flat_index
+    steep = table.loc[table["index_lc"] < -flat_index - 0.1, "ratio"]
+    warned = table.loc[table["index_lc"] > -flat_index, "ratio"]
+    assert len(steep) > 70 and len(warned) > 250
+    # 1.25 / sqrt(2 n) of a robust spread and tails that are not Gaussian: a tenth
+    measured = np.sqrt(spread(warned) ** 2 - spread(steep) ** 2)
+    assert measured == pytest.approx(calibrators.VARIABLE_ERROR, rel=0.1)
+    assert spread(steep) < 0.06
+    # the warning begins where variability does, and inverted spectra vary most
+    for low, high in ((-0.3, -0.1), (-0.1, 0.1), (0.1, 0.3), (0.3, 1.5)):
+        inside = table["index_lc"].between(low, high)
+        assert spread(table.loc[inside, "ratio"]) > 2.5 * spread(steep), (low, high)
+
+
+def test_a_steep_source_agrees_with_nvss_as_well_as_its_structure_code_says():
+    table = departures()
+    steep = table[table["index_lc"] < -0.4]
+    for code, most in (("P", 0.045), ("S", calibrators.STRUCTURE_ERROR["S"])):
+        assert spread(steep.loc[steep["code"] == code, "ratio"]) < most
+    resolved = steep.loc[steep["code"].isin(["W", "X"]), "ratio"]
+    assert np.sqrt((resolved**2).mean()) == pytest.approx(calibrators.STRUCTURE_ERROR["X"], abs=0.15)
+
+
+def test_known_blazars_depart_from_nvss_as_variable_sources_do():
+    table = departures()
+    assert spread(table.loc[table.index.isin(calibrators.BLAZARS), "ratio"]) > calibrators.VARIABLE_ERROR
+
+
+def gbi():
+    folder = load_settings().validation_data / "lightcurves" / "gbi"
+    curves = sorted(folder.glob("*.txt"))
+    if not curves:
+        pytest.skip(f"no light curves of the Green Bank Interferometer in {folder}")
+    return {path.stem: np.genfromtxt(path)[:, 2:4] for path in curves}
+
+
+def test_flat_spectrum_sources_that_were_monitored_vary_and_the_steep_one_does_not():
+    rms, index = {}, {}
+    for name, flux in gbi().items():
+        low, high = flux[(flux > 0).all(axis=1)].T
+        rms[name] = spread(low) / np.median(low)
+        index[name] = np.median(np.log(high / low)) / np.log(8.3 / 2.25)
+    assert rms.pop("1328+254") < 0.01 and index.pop("1328+254") < -0.4  # 3C287
+    assert min(index.values()) > -SearchOptions().flat_index
+    assert min(rms.values()) > 0.05
+    # four years show less than decades do, and not everything
+    assert 0.5 < np.median(list(rms.values())) / calibrators.VARIABLE_ERROR < 1.0
+
+
+def ohio(b1950):
+    """What the Ohio survey calls a place: hour, ten degrees and hundredths of the hour (Ehman, Dixon & Kraus 1970)."""
+    hour, minute = int(b1950[:2]), int(b1950[2:4])
+    letter = "BCDEFGHIJKLMNPQRSTUVWXYZ"[hour]
+    return f"O{letter}", int(b1950[5]), 100 * minute / 60
+
+
+@pytest.mark.parametrize(("name", "also"), calibrators.BLAZARS.items(), ids=str)
+def test_a_blazar_is_in_the_list_and_its_common_name_is_that_of_its_place(name, also):
+    row = vla_list().loc[name]
+    assert f"J{name}" in set(catalogs.calibrators()["name"])
+    plain, place = also.replace(" ", ""), re.search(r"\d{4}[+-]\d{2,3}$", also)
+    if place is not None:  # named after its B1950 place
+        assert row["b1950"].startswith(place.group())
+    elif plain.startswith(("OJ", "OT")):
+        letters, tens, hundredths = ohio(row["b1950"])
+        assert plain[:2] == letters and int(plain[2]) == tens
+        # the minutes of a B1950 name are cut off
+        assert -1 < int(plain[3:]) - hundredths < 100 / 60 + 1
+    else:
+        assert row["alt_name"] == plain.upper()
+    # the name of the list is its own J2000 place
+    position = SkyCoord(row["ra_deg"], row["dec_deg"], unit="deg")
+    assert position.ra.to_string(u.hour, sep="", pad=True)[:4] == name[:4]
+    assert abs(abs(position.dec.deg) - (int(name[5:7]) + int(name[7]) / 10)) < 0.1
 
 
 def test_no_calibrator_in_the_beam_says_what_there_is():

@@ -8,10 +8,12 @@ import pytest
 from astropy.io import fits
 
 from dsa110_contimg.science.averaging import from_dataset
+from dsa110_contimg.science.casasyntax import parse_uvrange
 from dsa110_contimg.science.coordinates import direction_cosines
 from dsa110_contimg.science.grid import SkyGrid
 from dsa110_contimg.science.gridding import Gridder
-from dsa110_contimg.science.weighting import imaging_weights
+from dsa110_contimg.science.restoring import fit_beam
+from dsa110_contimg.science.weighting import EVERYTHING, UVShape, imaging_weights
 
 N, CELL = 1024, np.radians(6.0 / 3600)
 LIGHT = 299_792_458.0
@@ -24,9 +26,9 @@ def dataset(observe):
     return observe(SOURCES, noise_jy=0.05, n_channels=16)
 
 
-def gridder_of(dataset, loss=0.003, scheme="briggs", accuracy=1e-5):
+def gridder_of(dataset, loss=0.003, scheme="briggs", accuracy=1e-5, shape=EVERYTHING):
     data = from_dataset(dataset, loss, 0.0237)
-    return Gridder(data, imaging_weights(data, N, CELL, scheme, 0.5), N, CELL, accuracy, 2)
+    return Gridder(data, imaging_weights(data, N, CELL, scheme, 0.5, shape), N, CELL, accuracy, 2)
 
 
 def phases(data, l, m):
@@ -165,3 +167,27 @@ def test_wsclean_makes_the_same_image_and_point_spread_function(dataset, measure
     for kind, image in ours.items():
         theirs = fits.getdata(tmp_path / f"out-{kind}.fits")[0, 0]
         np.testing.assert_allclose(image[inner], theirs[inner], atol=tolerance)
+
+
+SHAPES = {
+    "taper": (UVShape(taper_rad=np.radians(90 / 3600)), ["-taper-gaussian", "90asec"]),
+    "short": (UVShape(parse_uvrange("<2.5klambda")), ["-maxuv-l", "2500"]),
+    "long": (UVShape(parse_uvrange(">1klambda")), ["-minuv-l", "1000"]),
+}
+
+
+@pytest.mark.parametrize("name", list(SHAPES))
+@pytest.mark.parametrize("weight", ["natural", "uniform"])
+def test_tapers_and_ranges_make_wsclean_s_beam(dataset, measurement_set, tmp_path, name, weight):
+    shape, arguments = SHAPES[name]
+    command = ["wsclean", "-quiet", "-j", "2", "-use-wgridder", "-wgridder-accuracy", "1e-5", "-make-psf-only"]
+    command += ["-padding", "1", "-size", str(N), str(N), "-scale", "6asec", "-name", "out", *arguments]
+    subprocess.run([*command, "-weight", weight, measurement_set], check=True, capture_output=True, cwd=tmp_path)
+    ours = gridder_of(dataset, loss=0.0, scheme=weight, shape=shape).psf()
+    theirs = fits.getdata(tmp_path / "out-psf.fits")[0, 0].astype(np.float32)
+    # WSClean tapers and cuts whole cells of the uv plane, each a sixtieth of the longest baseline
+    a, b = fit_beam(ours, CELL), fit_beam(theirs, CELL)
+    assert a.major == pytest.approx(b.major, rel=0.01)
+    assert a.minor == pytest.approx(b.minor, rel=0.01)
+    inner = (slice(150, -150),) * 2
+    np.testing.assert_allclose(ours[inner], theirs[inner], atol=0.03)

@@ -65,7 +65,10 @@ def good():
 
 
 def test_a_good_calibration_is_good_in_every_figure(good):
-    verdict = judge_calibration(good, calibration_bounds(), previous=good, comparison=comparison())
+    between = {"gap_hours": 3.0, "flux_scale_error": 0.008, "flagged_fraction": 0.0}
+    verdict = judge_calibration(
+        good, calibration_bounds(), previous=good, interpolated=between, comparison=comparison()
+    )
     assert verdict.reasons == ()
     assert verdict.level == "good" and not verdict.failed() and not verdict.failed("suspect")
     asked = {figure.name for figure in verdict.figures}
@@ -166,6 +169,24 @@ def test_stability_parts_what_all_antennas_did_from_what_each_did(rng):
     found = stability(now, then.isel(antenna_name=slice(2, None)))
     assert found["amplitude_level_change"] == pytest.approx(np.log(1.3), abs=0.05)
     assert found["amplitude_change"] == pytest.approx(0.08, rel=0.4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "level", "told"),
+    [
+        ("gap_hours", 9.0, "suspect", "GA time to the nearest solution 9 h (good: at most 6.5 h)"),
+        ("gap_hours", 13.0, "bad", "13 h"),
+        ("flux_scale_error", 0.057, "suspect", "GA predicted error of a flux 5.7 % (good: at most 3 %)"),
+        ("flux_scale_error", 0.11, "bad", "11 %"),
+        ("flux_scale_error", np.nan, "unknown", "not known"),
+        ("flagged_fraction", 0.6, "bad", "60 %"),
+    ],
+)
+def test_gains_between_calibrators_are_judged_by_their_gap_and_error(name, value, level, told):
+    between = {"gap_hours": 3.0, "flux_scale_error": 0.008, "flagged_fraction": 0.0} | {name: value}
+    verdict = judge_calibration({}, calibration_bounds(), interpolated=between)
+    assert (verdict.level, verdict.failed()) == (level, level == "bad")
+    assert told in str(verdict)
 
 
 def test_what_cannot_be_told_is_unknown_and_not_good():

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dsa110_contimg.science import interpolation, photometry
 from dsa110_contimg.science.photometry import (
     Pixels,
     Planes,
@@ -160,3 +161,29 @@ def test_a_smooth_map_is_read_between_pixels():
 def test_quality_bits_are_apart():
     assert len({bit.value for bit in Quality}) == len(Quality)
     assert all(bit.value & (bit.value - 1) == 0 for bit in Quality)
+
+
+def test_every_bit_of_interpolated_gains_has_one_of_the_fluxes() -> None:
+    bits = (interpolation.EXTRAPOLATED, interpolation.BEYOND_VALIDITY, interpolation.DRIFT_ASSUMED)
+    meant = [photometry.of_calibration(bit) for bit in bits]
+    assert [int(bit) for bit in meant] == [64, 128, 256], "bits in tables on disk are never renumbered"
+    assert photometry.of_calibration(sum(bits)) == photometry.OF_CALIBRATION
+    assert photometry.of_calibration(0) == 0
+    assert (photometry.Quality.FAINT | meant[1]).in_words() == "faint, gains old"
+    assert photometry.Quality(0).in_words() == ""
+
+
+def test_the_sources_of_a_field_say_how_far_off_an_assumed_scale_is(rng) -> None:
+    """Scales drawn from the prediction: the error quoted is theirs on average, whatever the sources can tell."""
+    for noise, n_sources in ((0.01, 20), (0.05, 20), (0.3, 8)):
+        squares, quoted = [], []
+        for _ in range(2000):
+            off = rng.normal(0, 0.02)
+            squares.append(off**2)
+            quoted.append(photometry.scale_error(0.02, (1 + off) * (1 + rng.normal(0, noise, n_sources))) ** 2)
+        assert np.mean(squares) == pytest.approx(np.mean(quoted), rel=0.15)
+    assert photometry.scale_error(0.02, np.full(4, 1.3)) == 0.02, "too few to ask"
+    assert photometry.scale_error(0.02, np.append(np.ones(9), np.nan)) == 0.0
+    assert np.isnan(photometry.scale_error(float("nan"), np.ones(9)))
+    flare = np.append(1 + rng.normal(0, 0.01, 19), 3.0)
+    assert photometry.scale_error(0.02, flare) < 0.01, "one source that flares is not the scale"

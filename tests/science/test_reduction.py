@@ -189,3 +189,13 @@ def test_a_raw_group_loses_about_its_pointing_and_integrations_not_at_all(lookin
     )
     with pytest.raises(InputError, match="phase_to first"):
         averaging_loss(raw, 1, 4, 0.02)
+
+
+@pytest.mark.parametrize("number", ["a", "8", 1.5, 8.0, None, True, [8]])
+def test_a_number_that_is_not_whole_is_an_error_that_says_so(looking_at, number):
+    view = looking_at([], HERE)
+    for numbers in ((number, 1), (1, number)):
+        with pytest.raises(InputError, match=r"Not a number of .* Expected: a whole number"):
+            average(view, *numbers)
+        with pytest.raises(InputError, match="Not a number of"):
+            averaging_loss(view, *numbers, 0.01)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -95,3 +96,32 @@ def test_a_lazy_view_is_not_read(looking_at, nothing_computed):
 def test_a_selection_of_nothing_is_an_error_that_says_what_there_is(looking_at, condition, message):
     with pytest.raises(InputError, match=message):
         select(looking_at([], HERE), **condition)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("antenna", (1.5, [1.5], {"a": 1}, [[1]], True, b"2", [None]), "Not antennas. Found: .* Expected: a station"),
+        ("baseline", (5, 1.5, [5], [None], (1.5, 2.5), {"a": 1}, [("1", "2", "3")]), "Not a baseline. Found"),
+        ("uvrange", (5, "100", (1,), (1, 2, 3), {"a": 1}), "Not a range of uvrange. Found.*lowest, highest"),
+        ("uvrange", (("a", "b"), (float("nan"), 1), (1j, 2)), "Not an end of a range of uvrange"),
+        ("time", (5, "61066", (1,)), "Not a range of time"),
+        ("time", ((None, object()), (np.datetime64("2026-01-26"), None)), "Not an end of a range of time"),
+        ("frequency", (1.4e9, slice(1, 2), (1, 2, 3)), "Not a range of frequency"),
+        ("frequency", (("1.4", None), (True, None)), "Not an end of a range of frequency"),
+        ("autocorrelations", ("no", None, 2), "Not what autocorrelations can be.*True or False"),
+    ],
+)
+def test_a_condition_of_another_form_is_an_error_that_says_what_it_can_be(looking_at, name, values, message):
+    view = looking_at([], HERE)
+    for value in values:
+        with pytest.raises(InputError, match=message):
+            select(view, **{name: value})
+
+
+def test_numbers_of_numpy_and_lists_are_as_good_as_those_of_python(looking_at):
+    view = looking_at([], HERE)
+    one = select(view, antenna=2, uvrange=(100.0, 1000.0))
+    same = select(view, antenna=np.int64(2), uvrange=np.array([100.0, 1000.0]))
+    xr.testing.assert_identical(one, same)
+    xr.testing.assert_identical(select(view, baseline=(1, 5)), select(view, baseline="1-5"))

@@ -1,14 +1,17 @@
 """Imaging weights against their definitions, and the noise they promise against noise."""
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 
 from dsa110_contimg import telescope
+from dsa110_contimg.exceptions import ImagingError
 from dsa110_contimg.science.averaging import from_dataset
 from dsa110_contimg.science.gridding import Gridder
-from dsa110_contimg.science.weighting import imaging_weights, thermal_noise
+from dsa110_contimg.science.casasyntax import parse_uvrange
+from dsa110_contimg.science.weighting import UVShape, imaging_weights, row_importance, thermal_noise
 
 N, CELL = 512, np.radians(8.0 / 3600)
 LIGHT = 299_792_458.0
@@ -87,3 +90,44 @@ def test_the_promised_noise_is_that_of_the_image(data, scheme):
     power, _ = cell_sums(data, weights.astype(float) ** 2 / data.weights)
     independent = 2 * power.sum() ** 2 / np.sum(power**2)
     assert image.std() == pytest.approx(thermal_noise(data, weights), rel=4 / np.sqrt(2 * independent))
+
+
+@pytest.mark.parametrize("scheme", ["natural", "briggs"])
+def test_a_taper_is_the_fourier_transform_of_its_beam(data, scheme):
+    fwhm = np.radians(70 / 3600)
+    plain = imaging_weights(data, N, CELL, scheme).astype(float)
+    tapered = imaging_weights(data, N, CELL, scheme, shape=UVShape(taper_rad=fwhm)).astype(float)
+    u, v = points(data)
+    angle = np.linspace(-6, 6, 4001) * fwhm
+    beam = np.exp(-4 * np.log(2) * (angle / fwhm) ** 2)
+    for k in np.flatnonzero(plain)[::5003]:
+        transform = np.sum(beam * np.cos(2 * np.pi * np.hypot(u[k], v[k]) * angle)) / beam.sum()
+        assert tapered[k] / plain[k] == pytest.approx(transform, abs=1e-4)
+
+
+@pytest.mark.parametrize("text", [">200m", "<900m", "0.5~3klambda"])
+def test_a_range_is_as_if_the_other_baselines_had_not_been_observed(data, text):
+    shape = UVShape(parse_uvrange(text))
+    u, v = points(data)
+    f = np.concatenate([data.channels[c].frequencies for c in data.channels_index])
+    wanted = parse_uvrange(text).holds(np.hypot(u, v) * LIGHT / f, 1.0) if text.endswith("m") else None
+    if wanted is None:
+        wanted = (np.hypot(u, v) >= 500) & (np.hypot(u, v) <= 3000)
+    absent = dataclasses.replace(data, weights=np.where(wanted, data.weights, np.float32(0)))
+    assert 0.05 < wanted.mean() < 0.95
+    for scheme in ("natural", "uniform", "briggs"):
+        np.testing.assert_array_equal(
+            imaging_weights(data, N, CELL, scheme, shape=shape), imaging_weights(absent, N, CELL, scheme)
+        )
+
+
+def test_a_range_without_baselines_is_an_error(data):
+    with pytest.raises(ImagingError, match="range of lengths"):
+        imaging_weights(data, N, CELL, "briggs", shape=UVShape(parse_uvrange(">100km")))
+
+
+def test_baselines_that_are_not_imaged_do_not_count_in_the_budget_of_averaging(data):
+    f = 1.4e9 + np.arange(48) * 4e6
+    shape = UVShape(parse_uvrange(">300m"))
+    worth = row_importance(data.uvw, f, N, CELL, "briggs", 0.5, shape)
+    np.testing.assert_array_equal(worth > 0, np.hypot(*data.uvw[:, :2].T) > 300)

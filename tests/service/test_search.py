@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from dsa110_contimg.exceptions import CalibrationError, EmptyInputError
+from dsa110_contimg.exceptions import CalibrationError, EmptyInputError, InputError
 from dsa110_contimg.io import groups
-from dsa110_contimg.options import CalibrateOptions, PipelineOptions
+from dsa110_contimg.records import SubbandGroup
 from dsa110_contimg.service import search
 from dsa110_contimg.settings import load_settings
 from dsa110_contimg.state.database import open_database
@@ -40,19 +40,48 @@ def test_a_directory_without_files_is_an_error(tmp_path):
 def test_solving_makes_and_registers_tables_of_the_group(tmp_path):
     ours = settings(tmp_path)
     (group,) = groups.discover(SAMPLES).groups
-    solved = search.solve(group, ours)
-    assert {"B", "G"} <= {table.kind for table in solved}
-    assert {table.calibrator for table in solved if table.kind in ("B", "G")} == {"J0521+166"}
-    assert all(table.path.is_dir() for table in solved)
+    seen = []
+    solved = search.solve(group, ours).follow(seen.append)
+    assert {"B", "G"} <= {table["kind"] for table in solved}
+    assert {table["calibrator"] for table in solved if table["kind"] in ("B", "G")} == {"J0521+166"}
+    assert all(Path(table["path"]).is_dir() for table in solved)
     registered = Registry(open_database(ours.state_dir)).list_tables(None)
-    assert {row["path"] for row in registered} == {str(table.path) for table in solved}
-    # what is done already is not done again
-    assert search.solve(group, ours) == solved
+    assert {str(row["path"]) for row in registered} == {table["path"] for table in solved}
+    # its steps were seen while it ran, as on a terminal but without its control codes
+    for step in ("convert", "calibrate"):
+        assert any(step in screen for screen in seen)
+    assert not any("\x1b" in screen or "\r" in screen for screen in seen)
 
 
-def test_a_group_without_a_calibrator_is_refused_before_anything_is_written(tmp_path):
-    options = PipelineOptions(calibrate=CalibrateOptions(min_calibrator_jy=50.0))
+def test_a_solution_that_is_cancelled_stops_and_registers_nothing(tmp_path):
+    ours = settings(tmp_path)
     (group,) = groups.discover(SAMPLES).groups
-    with pytest.raises(CalibrationError, match="No calibrator crosses the meridian in the group"):
-        search.solve(group, settings(tmp_path, options=options))
+    job = search.solve(group, ours)
+    assert "dsa110 calibrate solve 2026-01-26T04:51:13" in job.command
+    seen = []
+
+    def cancel_when_begun(screen):
+        seen.append(screen)
+        if "solving" in screen:
+            job.cancel()
+
+    with pytest.raises(CalibrationError, match="cancelled"):
+        job.follow(cancel_when_begun)
+    assert seen
+    assert not ours.database.is_file() or Registry(open_database(ours.state_dir)).list_tables(None) == []
+    # to cancel what has ended does nothing
+    job.cancel()
+
+
+def test_a_group_without_a_calibrator_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIPELINE_OPTIONS", '{"calibrate": {"min_calibrator_jy": 50}}')
+    (group,) = groups.discover(SAMPLES).groups
+    job = search.solve(group, settings(tmp_path))
+    with pytest.raises(CalibrationError, match=r"^No calibrator crosses the beam in this group"):
+        job.follow(lambda _: None)
     assert not (tmp_path / "output_dir").exists()
+
+
+def test_a_group_that_is_no_files_is_refused():
+    with pytest.raises(InputError, match="no files to solve on"):
+        search.solve(SubbandGroup("planned", 61066.2, 16.64, ()))

@@ -8,6 +8,7 @@ from astropy.table import Table
 from dsa110_contimg.exceptions import CorruptFileError, MeasurementError
 from dsa110_contimg.options import ImageOptions, MeasureOptions
 from dsa110_contimg.records import Photometry
+from dsa110_contimg.science import interpolation
 from dsa110_contimg.science.photometry import Quality
 from dsa110_contimg.stages.image import image
 from dsa110_contimg.stages.measure import measure
@@ -86,6 +87,29 @@ def test_the_error_of_the_flux_scale_and_of_the_spectrum_enter_the_errors(quiet,
     base = rows(quiet[1])
     assert (wide["flux_error_jy"] > base["flux_error_jy"]).all()
     np.testing.assert_allclose(wide["flux_jy"], base["flux_jy"])
+
+
+def test_the_quality_of_the_gains_reaches_every_flux_and_the_field_tells_an_assumed_scale(
+    quiet, field_catalog, tmp_path
+):
+    import dataclasses
+
+    record = dataclasses.replace(quiet[0], flux_scale_error=0.03)
+    base = rows(quiet[1])
+    # the catalogue 2 % up is the same as the gains 1 % off
+    shifted = field_catalog.assign(flux_jy=1.02 * field_catalog["flux_jy"])
+    bits = interpolation.BEYOND_VALIDITY | interpolation.DRIFT_ASSUMED
+    for catalog, told in ((field_catalog, 0.0), (shifted, 0.02)):
+        record_of = measure(record, catalog, OPTIONS, tmp_path / f"{told}", calibration_quality=bits)
+        table = rows(record_of)
+        added = (Quality.GAINS_OLD | Quality.DRIFT_ASSUMED).value
+        assert (table["quality"] == base["quality"] | added).all()
+        scale = Table.read(record_of.path, format="ascii.ecsv").meta["flux_scale_error"]
+        # the sources scatter by less than a per cent, and there are ten of them
+        assert scale == pytest.approx(told, abs=0.003)
+        np.testing.assert_allclose(table["flux_jy"], base["flux_jy"])
+    old = measure(record, shifted, OPTIONS, tmp_path / "old", calibration_quality=interpolation.BEYOND_VALIDITY)
+    assert Table.read(old.path, format="ascii.ecsv").meta["flux_scale_error"] == 0.03, "a drift that is known stands"
 
 
 def test_the_table_has_the_agreed_columns_and_says_what_they_are(quiet):

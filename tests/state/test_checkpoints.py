@@ -56,6 +56,8 @@ def test_a_forgotten_group_is_done_again(checkpoints: Checkpoints, make_ms) -> N
     make_ms().path.mkdir()
     for key, label in (("a", ""), ("b", ""), ("c", "mine")):
         checkpoints.put(key, make_ms(), group_id=GROUP, step="convert", seconds=1.0, run_label=label)
+    checkpoints.put("d", make_ms(), group_id=GROUP, step="flag", seconds=1.0)
+    assert checkpoints.forget(GROUP, step="flag") == 1
     assert checkpoints.forget(GROUP) == 2
     assert checkpoints.get("a") is None
     assert checkpoints.get("c") is not None

@@ -192,9 +192,22 @@ def test_a_figure_leaves_no_state_behind(fluxes: pd.DataFrame) -> None:
     assert (mpl.rcParams["font.size"], mpl.rcParams["axes.spines.top"]) == before
 
 
+def test_points_of_groups_between_calibrators_are_open(night: pd.DataFrame) -> None:
+    source = repeated_sources(night, 1)[0]
+    chosen = np.flatnonzero((night["source"] == source).to_numpy())[:1]
+    quality = np.where(np.arange(len(night)) == chosen, 128 + 16, 16)
+    (axes, *_) = views.light_curves(night.assign(quality=quality), 1).axes
+    (opened,) = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
+    assert len(opened.get_xdata()) == 1
+    assert opened.get_ydata()[0] == night["flux_jy"].iloc[chosen[0]]
+
+
 def test_the_table_of_the_brightest_is_sorted_and_has_units(fluxes: pd.DataFrame) -> None:
     shown = views.brightest_sources(fluxes, 5)
     assert list(shown.index) == list(fluxes.sort_values("flux_jy", ascending=False)["source"][:5])
+    told = views.brightest_sources(fluxes.assign(quality=[320, *[0] * (len(fluxes) - 1)]), len(fluxes))["quality"]
+    assert told[str(fluxes["source"].iloc[0])] == "gains extrapolated, drift assumed"
+    assert (told == "–").sum() == len(fluxes) - 1
     assert {"flux (mJy)", "catalogue (mJy)", "offset E, N (arcsec)"} <= set(shown.columns)
 
 
@@ -216,5 +229,5 @@ def test_sexagesimal_is_that_of_astropy(degrees: float, digits: int) -> None:
 
 def test_a_phase_only_table_shows_its_signal_to_noise(tables: list[xr.Dataset]) -> None:
     figure = views.gain_solutions(tables)
-    assert "Phases in the field: signal to noise" in text_of(figure)
+    assert "Phases alone: signal to noise" in text_of(figure)
     assert "Bandpass: amplitude" in text_of(figure)

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from dsa110_contimg import views
 from dsa110_contimg.exceptions import InputError
+from dsa110_contimg.science.reduction import average
+from dsa110_contimg.science.stokes import stokes_i
 from dsa110_contimg.views.planes import antenna_amplitudes, flag_fractions, uv_plane, waterfall
 
 
@@ -40,6 +43,36 @@ def test_a_visibility_is_where_its_uvw_and_frequency_say(corrected: xr.Dataset) 
     expected = np.histogram2d([v, -v], [u, -u], bins=(edges, edges))[0] * 2  # two polarisations
     np.testing.assert_array_equal(plane.whole, expected)
     assert plane.frequency[plane.whole > 0] == pytest.approx(single["frequency"].values[0])
+
+
+def test_few_baselines_have_pixels_that_can_be_seen_and_still_hold_every_visibility(corrected: xr.Dataset) -> None:
+    one, two = ends(corrected)
+    single = corrected.isel(frequency=[50], time=[0], baseline_id=np.flatnonzero(one != two))
+    few, many = uv_plane(single), uv_plane(corrected)
+    assert len(few.whole) <= 105 and len(few.whole) < len(many.whole)
+    assert few.whole.sum() == 2 * few.number
+    np.testing.assert_array_equal(few.whole, few.whole[::-1, ::-1])
+    assert few.frequency[few.whole > 0] == pytest.approx(single["frequency"].values[0])
+    # what is said of a pixel is of the pixel that is shown
+    side = 2 * few.limit * few.wavelengths / len(few.whole)
+    assert f"One pixel: {side:.3g} wavelengths a side" in few.caption
+
+
+def test_figures_say_what_becomes_of_data_without_weight(corrected: xr.Dataset) -> None:
+    part = corrected.isel(frequency=slice(0, 8)).copy(deep=True)
+    one, two = ends(part)
+    row = int(np.flatnonzero(one != two)[0])
+    part["WEIGHT"][:, row] = 0.0
+    part["FLAG"][...] = False
+    baseline = f"{one[row]}-{two[row]}"
+    assert "weights are not looked at" in waterfall(part, baseline=baseline).caption
+    assert waterfall(part, baseline=baseline).number.all()
+    for fewer in (average(part, 4), stokes_i(part)):
+        made = waterfall(fewer, baseline=baseline)
+        assert not made.number.any()
+        assert "an average of nothing that has weight" in made.caption
+    assert "where they are flagged" in views.flags(part).get_supxlabel()
+    assert "nothing that has weight are flagged, too" in views.flags(average(part, 4)).get_supxlabel()
 
 
 def test_an_antenna_that_is_flagged_appears_and_leaves_its_baselines(corrected: xr.Dataset) -> None:

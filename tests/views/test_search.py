@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
 
 import nbformat
 import numpy as np
@@ -14,10 +15,12 @@ from dsa110_contimg import telescope, views
 from dsa110_contimg.exceptions import CalibrationError, InputError
 from dsa110_contimg.io import catalogs
 from dsa110_contimg.options import SearchOptions
-from dsa110_contimg.records import CalTable, SubbandGroup
+from dsa110_contimg.records import SubbandGroup
 from dsa110_contimg.reports.engine import OwnKernelManager
+from dsa110_contimg.science.calibrators import is_warning
 from dsa110_contimg.science.search import search, span_of_day, span_of_groups
 from dsa110_contimg.views.search import calibrator_sky, calibrator_tracks, coverage_line, transit_table
+from dsa110_contimg.views.style import VERMILION
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "calibrator_search.ipynb"
 STEP = telescope.GROUP_S / 86400
@@ -98,34 +101,93 @@ def test_what_cannot_be_searched_is_said_and_leaves_nothing_to_solve():
         assert shown.found is not None
 
 
-def table_of(group):
-    return CalTable(Path("/x/b.B"), "B", "set", 1, group.group_id, "24", 61066.2, 61065.7, 61066.7, 0.031, 88.4)
+ROW = {"kind": "B", "calibrator": "J0521+166", "refant": "24", "flagged_fraction": 0.031, "median_snr": 88.4}
 
 
-def test_the_button_solves_the_group_that_is_chosen_and_shows_what_was_made():
-    asked = []
+class Asked:
+    """Something that solves, and waits until it is told how that ends."""
 
-    def on_solve(group):
-        asked.append(group)
-        return (table_of(group),)
+    command = "solve <it>"
 
-    shown = panel(path="/data/evening", find_groups=stored, on_solve=on_solve)
+    def __init__(self, outcome):
+        self.outcome, self.groups, self.go, self.said, self.cancelled = outcome, [], Event(), Event(), False
+
+    def __call__(self, group):
+        self.groups.append(group)
+        return self
+
+    def follow(self, tell):
+        tell("convert 3/16 <b>")
+        self.said.set()
+        assert self.go.wait(20)
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+    def cancel(self):
+        self.cancelled, self.outcome = True, CalibrationError("The solution was cancelled")
+        self.go.set()
+
+
+def clicked(outcome):
+    job = Asked(outcome)
+    shown = panel(path="/data/evening", find_groups=stored, on_solve=job)
+    assert shown.cancel.disabled
     shown.solve.click()
-    assert [group.group_id for group in asked] == ["group 6"]
-    for text in ("3.1%", "88", "/x/b.B", "24"):
+    assert job.said.wait(20)
+    return shown, job
+
+
+def finished(shown):
+    shown.follower.join(20)
+    assert not shown.follower.is_alive()
+
+
+def test_the_button_solves_the_group_that_is_chosen_and_the_panel_stays_free():
+    shown, job = clicked([ROW | {"path": "/x/b.B"}])
+    # it runs: what it says is seen, nothing else can be started, and a person can search on
+    assert "solve &lt;it&gt;" in shown.status.value and "convert 3/16 &lt;b&gt;" in shown.output.value
+    assert shown.solve.disabled and not shown.cancel.disabled
+    shown.inputs["radius"].value = 1.2
+    assert shown.found.candidates["offset_deg"].abs().max() <= 1.2
+    assert shown.solve.disabled
+    job.go.set()
+    finished(shown)
+    assert [group.group_id for group in job.groups] == ["group 6"]
+    for text in ("3.1%", "88", "b.B", "<code>/x</code>", "24"):
         assert text in shown.status.value
-    assert not shown.solve.disabled
+    assert shown.output.value == ""
+    assert not shown.solve.disabled and shown.cancel.disabled
 
 
 def test_a_solution_that_fails_is_said_and_can_be_tried_again():
-    def on_solve(group):
-        raise CalibrationError("Nothing <converged>", found=group.group_id)
-
-    shown = panel(path="/data/evening", find_groups=stored, on_solve=on_solve)
-    shown.solve.click()
+    shown, job = clicked(CalibrationError("Nothing <converged>", found="group 6"))
+    job.go.set()
+    finished(shown)
     assert "Not solved" in shown.status.value
     assert "Nothing &lt;converged&gt;. Found: group 6" in shown.status.value
+    # what it said last stays, to see why
+    assert "convert 3/16" in shown.output.value
     assert not shown.solve.disabled
+
+
+def test_a_solution_can_be_cancelled():
+    shown, job = clicked([])
+    shown.cancel.click()
+    finished(shown)
+    assert job.cancelled
+    assert "Not solved" in shown.status.value and "cancelled" in shown.status.value
+    assert shown.cancel.disabled and not shown.solve.disabled
+
+
+def test_a_group_that_cannot_be_solved_on_is_said_at_once():
+    def refuses(group):
+        raise InputError("The group has no files to solve on", found=group.group_id)
+
+    shown = panel(path="/data/evening", find_groups=stored, on_solve=refuses)
+    shown.solve.click()
+    assert "no files to solve on. Found: group 6" in shown.status.value
+    assert shown.follower is None and not shown.solve.disabled
 
 
 def test_without_something_that_solves_the_button_stays_off():
@@ -171,11 +233,26 @@ def test_groups_of_several_declinations_or_months_are_refused():
         span_of_groups([*evening(2), late])
 
 
-def test_the_notebook_answers_in_a_kernel(tmp_path):
+def test_what_may_vary_stands_out_in_the_table():
+    found = search(catalogs.calibrators(), span_of_day("2026-01-26", 16.64), SearchOptions())
+    shown = transit_table(found)
+    warned = found.transits["variability"].map(is_warning)
+    assert shown.body.count(VERMILION) == warned.sum() > 0
+    for said in found.transits["variability"]:
+        assert said in shown.text
+
+
+def test_the_notebook_answers_in_a_kernel(tmp_path, monkeypatch):
+    for name in ("OUTPUT", "SCRATCH", "STATE"):
+        monkeypatch.setenv(f"PIPELINE_{name}_DIR", str(tmp_path / name.lower()))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     driving = [
         'panel.inputs["path"].value = ""\npanel.inputs["dec"].value = 54.6\nlen(panel.found.transits)',
         'panel.inputs["path"].value = "../data-samples"\npanel.transit.value.group_id',
+        # the kernel answers while a process solves
+        "panel.solve.click()\n(panel.solve.disabled, panel.cancel.disabled, panel.follower.is_alive())",
+        "import time\nwhile 'solving' not in panel.output.value: time.sleep(0.1)\npanel.output.value",
+        "panel.cancel.click()\npanel.follower.join(40)\n(panel.status.value, panel.solve.disabled)",
         'panel.inputs["radius"].value = 0.0001\npanel.page["text/plain"]',
     ]
     notebook.cells += [nbformat.v4.new_code_cell(text) for text in driving]
@@ -190,10 +267,13 @@ def test_the_notebook_answers_in_a_kernel(tmp_path):
         resources={"metadata": {"path": str(NOTEBOOK.parent)}},
     )
     done = client.execute()
-    last = [cell.outputs[-1]["data"]["text/plain"] for cell in done.cells[-3:]]
+    last = [cell.outputs[-1]["data"]["text/plain"] for cell in done.cells[-len(driving) :]]
     assert last[0] == "12"
     assert last[1] == "'2026-01-26T04:51:13'"
-    assert "No calibrator crosses the beam" in last[2]
+    assert last[2] == "(True, False, True)"
+    assert "0/?" in last[3]
+    assert "The solution was cancelled" in last[4] and last[4].endswith("False)")
+    assert "No calibrator crosses the beam" in last[5]
     shown = next(cell for cell in done.cells if cell.id == "show-search").outputs
     # what was shown first is drawn anew in its place
     assert any("No calibrator crosses the beam" in output.get("data", {}).get("text/html", "") for output in shown)
