@@ -5,10 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import dask
-import dask.array as da
 import numpy as np
 import xarray as xr
 from astropy.io import fits
@@ -17,8 +16,10 @@ from astropy.time import Time
 from astropy.utils.exceptions import AstropyUserWarning
 from numpy.typing import NDArray
 
-from dsa110_contimg.exceptions import CorruptFileError
+from dsa110_contimg.exceptions import CorruptFileError, InputError
+from dsa110_contimg.io.casa_image import open_casa_image
 from dsa110_contimg.io.files import beside
+from dsa110_contimg.io.image_view import ReadPlane, image_view
 
 COMPANIONS = {
     "image": "SKY",
@@ -193,52 +194,85 @@ def companion(path: Path, kind: str) -> Path:
 
 
 def open_image(path: str | Path) -> xr.Dataset:
-    """An image and the companions beside it as an Image view; pixels are read when they are used.
+    """An image, ours or anybody's, and the companions beside it as an Image view; pixels are read when they are used.
 
     Parameters
     ----------
-    path : path of one of the products, usually the restored image
+    path : path of a FITS image (of our products any, usually the restored image) or of a CASA image.
 
     Returns
     -------
     xarray.Dataset
-        Dims time, frequency, polarization, l, m. SKY (Jy/beam) and, where their files exist, SKY_PBCOR, PRIMARY_BEAM,
-        RESIDUAL, MODEL (Jy/pixel), PSF, SMEARING. Coordinates: time (MJD UTC, middle), frequency (Hz), l (east) and m
-        (north) direction cosines. Attributes: phase centre (rad), beam (deg), span.
+        Dims time, frequency, polarization, l, m. SKY (Jy/beam, or as its unit says) and, where their files exist,
+        SKY_PBCOR, PRIMARY_BEAM, RESIDUAL, MODEL (Jy/pixel), PSF, SMEARING. Coordinates: time (MJD UTC; the middle of
+        the observation, its begin where the end is not known), frequency (Hz), polarization (empty: not known), l
+        (east) and m (north) in the plane of projection (rad; of SIN, the direction cosines). Attributes: phase centre
+        (rad, ICRS: the reference point of the projection), beam (deg), span, the header's own celestial coordinates
+        (``frame``, ``projection``, ``wcs``), ``tier``, ``imager``. What the file does not say is NaN or None.
+
+    Raises
+    ------
+    InputError
+        Nothing there.
+    CorruptFileError
+        Not an image of the sky.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError("There is no such image", path=path, found="nothing", expected="a FITS or CASA image")
+    if path.is_dir():
+        return open_casa_image(path)
+    restored = companion(path, "image")
+    if restored.exists() and any(path.name.endswith(f".{kind}.fits") for kind in COMPANIONS):
+        path = restored
+    header, _ = _sky_hdu(path)
+    planes: dict[str, tuple[ReadPlane, str | None]] = {"SKY": (partial(read_sky, path), header.get("BUNIT"))}
+    for kind, name in COMPANIONS.items():
+        beside_it = companion(path, kind)
+        if kind != "image" and beside_it.exists() and beside_it != path and _same_shape(beside_it, header):
+            planes[name] = (partial(read_sky, beside_it), UNITS.get(kind, "JY/BEAM"))
+    return image_view(header, planes, path)
+
+
+def image_dataset(planes: Mapping[str, NDArray[np.float32]], header: ImageHeader) -> xr.Dataset:
+    """The same view of planes ``[y, x]`` by kind that were never written."""
+    cards = header.cards("JY/BEAM")
+    cards["NAXIS"] = 4
+    for i, n in enumerate((header.n_pixels, header.n_pixels, 1, 1), start=1):
+        cards[f"NAXIS{i}"] = n
+    units = {name: (planes[kind], UNITS.get(kind, "JY/BEAM")) for kind, name in COMPANIONS.items() if kind in planes}
+    return image_view(cards, units, Path("(not written)"))
+
+
+def read_sky(path: Path, index: tuple[int, ...]) -> NDArray[np.float32]:
+    """One plane ``[y, x]`` of an image with any number of axes, in the machine's byte order.
 
     Raises
     ------
     CorruptFileError
-        Not a FITS image.
+        Not a FITS image, or truncated.
     """
-    path = Path(path)
-    header = read_header(path)
-    n_x, n_y = int(header["NAXIS1"]), int(header["NAXIS2"])
-    l = np.radians(header["CDELT1"]) * (np.arange(n_x) + 1 - header["CRPIX1"])
-    m = np.radians(header["CDELT2"]) * (np.arange(n_y) + 1 - header["CRPIX2"])
-    files = {kind: companion(path, kind) for kind in COMPANIONS} | {"image": path}
-    variables = {}
-    for kind, name in COMPANIONS.items():
-        if not files[kind].exists():
-            continue
-        lazy = da.from_delayed(dask.delayed(read_plane)(files[kind]), (n_y, n_x), np.float32)
-        unit = UNITS.get(kind, "JY/BEAM")
-        variables[name] = (("time", "frequency", "polarization", "l", "m"), lazy.T[None, None, None], {"units": unit})
-    return xr.Dataset(
-        variables,
-        coords={
-            "time": ("time", [(header["MJD-OBS"] + header["MJD-END"]) / 2], {"units": "d", "format": "mjd"}),
-            "frequency": ("frequency", [header["CRVAL3"]], {"units": "Hz"}),
-            "polarization": ["I"],
-            "l": ("l", l),
-            "m": ("m", m),
-        },
-        attrs={
-            "phase_center_ra": float(np.radians(header["CRVAL1"])),
-            "phase_center_dec": float(np.radians(header["CRVAL2"])),
-            "beam_deg": (header["BMAJ"], header["BMIN"], header["BPA"]),
-            "mjd_start": header["MJD-OBS"],
-            "mjd_end": header["MJD-END"],
-            "telescope_name": header["TELESCOP"],
-        },
-    )
+    _, number = _sky_hdu(path)
+    try:
+        with warnings.catch_warnings(), path.open("rb") as stream, fits.open(stream, memmap=False) as hdus:
+            warnings.simplefilter("error", AstropyUserWarning)  # which is how a truncated file is announced
+            return np.asarray(hdus[number].section[(*index, slice(None), slice(None))], dtype=np.float32)
+    except (OSError, TypeError, ValueError, AstropyUserWarning) as error:
+        raise CorruptFileError("The image cannot be read", path=path, found=error, expected="a FITS image") from error
+
+
+def _sky_hdu(path: Path) -> tuple[fits.Header, int]:
+    """Header and number of the first extension that holds an image."""
+    try:
+        with path.open("rb") as stream, fits.open(stream) as hdus:
+            for number, hdu in enumerate(hdus):
+                if hdu.is_image and int(hdu.header.get("NAXIS", 0)) >= 2:
+                    return hdu.header.copy(), number
+    except OSError as error:
+        raise CorruptFileError("The image cannot be read", path=path, found=error, expected="a FITS image") from error
+    raise CorruptFileError("The file holds no image", path=path, found="no array of two axes", expected="a FITS image")
+
+
+def _same_shape(path: Path, header: fits.Header) -> bool:
+    other, _ = _sky_hdu(path)
+    return all(other.get(f"NAXIS{i}", 1) == header.get(f"NAXIS{i}", 1) for i in range(1, 5))

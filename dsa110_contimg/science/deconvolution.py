@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from dsa110_contimg.exceptions import ImagingError
 from dsa110_contimg.options import ImageOptions
 from dsa110_contimg.science.apparent import ApparentSky
+from dsa110_contimg.science.cleanmask import as_file
 from dsa110_contimg.science.gridding import Gridder
 
 MAD_TO_SIGMA = 1.482602218505602
@@ -31,6 +33,7 @@ _RESIDUAL_ACCURACY = 10.0
 """A residual may be gridded ten times less accurately than the data: the error is a fraction of what is gridded."""
 _SHALLOWEST = 0.15
 """Depth at which that ends: the limit of what CLEAN can do is reached (a thousandth of the brightest source, say)."""
+_DUST = 1e-6
 _DIVERGED = 0.2
 """A residual that cannot be kept below this times the dirty peak has diverged."""
 
@@ -81,6 +84,7 @@ def clean(
     options: ImageOptions,
     apparent: ApparentSky,
     progress: Callable[[MajorCycle], None] | None = None,
+    mask: NDArray[np.bool_] | None = None,
 ) -> Deconvolution:
     """CLEAN the visibilities of a gridder.
 
@@ -95,6 +99,9 @@ def clean(
         Predicts the model's visibilities.
     progress : callable, optional
         Called after every major cycle.
+    mask : (n, n) ``[y, x]``, optional
+        Components may stand where it is True alone (`cleanmask`), and are taken down to ``threshold_sigma`` at once.
+        Without it the automatic mask is made, unless ``options.mask`` is ``none``.
 
     Raises
     ------
@@ -102,11 +109,15 @@ def clean(
         The residual cannot be kept below a fifth of the dirty peak, or is not finite.
     """
     residual = gridder.dirty(gridder.data.visibilities)
+    if not (np.isfinite(residual).all() and np.isfinite(psf).all()):
+        raise ImagingError("The dirty image is not finite", found="NaN or infinity", expected="finite visibilities")
     model = np.zeros_like(residual)
     cycles = [_state(0, 0, residual, model)]
     if options.max_iterations == 0:
         return Deconvolution(model, residual, tuple(cycles))
-    _descend(gridder, psf, (residual, model), options, apparent, cycles, progress or _nobody)
+    with as_file(mask) as mask_file:
+        minor = _Minor(options, gridder.n_pixels, gridder.cell_rad, mask_file)
+        _descend(gridder, psf, (residual, model), minor, apparent, cycles, progress or _nobody)
     return Deconvolution(model, residual, tuple(cycles))
 
 
@@ -114,36 +125,47 @@ def _descend(
     gridder: Gridder,
     psf: NDArray[np.float32],
     images: tuple[NDArray[np.float32], NDArray[np.float32]],
-    options: ImageOptions,
+    minor: _Minor,
     apparent: ApparentSky,
     cycles: list[MajorCycle],
     progress: Callable[[MajorCycle], None],
 ) -> None:
     """Major cycles; (residual, model) are changed in place, ``cycles`` grows."""
     residual, model = images
-    observed, depth = gridder.data.visibilities, options.major_gain
-    radler, more, calls = _radler(gridder, psf, images, options, depth), True, 0
-    while more and cycles[-1].number < options.max_major_cycles:
-        before = model.copy(), residual.copy()
+    observed, depth = gridder.data.visibilities, minor.options.major_gain
+    radler, more, calls = minor.radler(psf, images, depth), True, 0
+    try:
+        while more and cycles[-1].number < minor.options.max_major_cycles:
+            before = model.copy(), residual.copy()
+            with _silence():
+                more = radler.perform(calls)
+            calls += 1
+            _drop_dust(model)
+            difference = observed - apparent.predict(model, cycles[-1].noise_jy)
+            # the model was changed in place; the residual must be too, for radler holds on to both
+            np.copyto(residual, gridder.dirty(difference, _RESIDUAL_ACCURACY * gridder.accuracy))
+            cycle = _state(cycles[-1].number + 1, int(radler.iteration_number), residual, model)
+            if cycle.peak_jy < _RISE * cycles[-1].peak_jy:
+                apparent.learn(difference, cycle.noise_jy)
+                cycles.append(cycle)
+                progress(cycle)
+                continue
+            np.copyto(model, before[0])
+            np.copyto(residual, before[1])
+            depth /= 2.0
+            if depth < _SHALLOWEST:
+                _judge_rise(cycle, cycles)
+                break
+            with _silence():  # it speaks when it goes, too
+                radler, more, calls = minor.radler(psf, images, depth), True, 0
+    finally:
         with _silence():
-            more = radler.perform(calls)
-        calls += 1
-        difference = observed - apparent.predict(model, cycles[-1].noise_jy)
-        # the model was changed in place; the residual must be too, for radler holds on to both
-        np.copyto(residual, gridder.dirty(difference, _RESIDUAL_ACCURACY * gridder.accuracy))
-        cycle = _state(cycles[-1].number + 1, int(radler.iteration_number), residual, model)
-        if cycle.peak_jy < _RISE * cycles[-1].peak_jy:
-            apparent.learn(difference, cycle.noise_jy)
-            cycles.append(cycle)
-            progress(cycle)
-            continue
-        np.copyto(model, before[0])
-        np.copyto(residual, before[1])
-        depth /= 2.0
-        if depth < _SHALLOWEST:
-            _judge_rise(cycle, cycles)
-            break
-        radler, more, calls = _radler(gridder, psf, images, options, depth), True, 0
+            del radler
+
+
+def _drop_dust(model: NDArray[np.float32]) -> None:
+    """Zero the rounding errors that multiscale leaves on every pixel: each would be predicted."""
+    model[np.abs(model) < _DUST * np.abs(model).max()] = 0.0
 
 
 def _nobody(cycle: MajorCycle) -> None:
@@ -170,30 +192,49 @@ def _state(number: int, iterations: int, residual: NDArray[np.float32], model: N
     )
 
 
-def _radler(
-    gridder: Gridder,
-    psf: NDArray[np.float32],
-    images: tuple[NDArray[np.float32], NDArray[np.float32]],
-    options: ImageOptions,
-    depth: float,
-) -> Any:
-    """A radler on (residual, model) that removes the fraction ``depth`` of the peak in a major cycle."""
-    import radler
+@dataclass(frozen=True)
+class _Minor:
+    """What the minor cycles are made with."""
 
-    settings = radler.Settings()
-    settings.trimmed_image_width = settings.trimmed_image_height = gridder.n_pixels
-    settings.pixel_scale.x = settings.pixel_scale.y = gridder.cell_rad
-    settings.algorithm_type = radler.AlgorithmType.generic_clean
-    settings.use_sub_minor_optimization = True
-    settings.thread_count = options.threads
-    settings.minor_iteration_count = options.max_iterations
-    settings.major_iteration_count = options.max_major_cycles
-    settings.minor_loop_gain = options.minor_gain
-    settings.major_loop_gain = depth
-    settings.auto_threshold_sigma = options.threshold_sigma
-    settings.auto_mask_sigma = options.mask_sigma
-    with _silence():
-        return radler.Radler(settings, psf, *images, gridder.cell_rad)
+    options: ImageOptions
+    n_pixels: int
+    cell_rad: float
+    mask_file: Path | None
+
+    def radler(
+        self, psf: NDArray[np.float32], images: tuple[NDArray[np.float32], NDArray[np.float32]], depth: float
+    ) -> Any:
+        """A radler on (residual, model) that removes the fraction ``depth`` of the peak in a major cycle."""
+        import radler
+
+        with _silence():
+            return radler.Radler(self._settings(depth), psf, *images, self.cell_rad)
+
+    def _settings(self, depth: float) -> Any:
+        import radler
+
+        options, settings = self.options, radler.Settings()
+        settings.trimmed_image_width = settings.trimmed_image_height = self.n_pixels
+        settings.pixel_scale.x = settings.pixel_scale.y = self.cell_rad
+        settings.algorithm_type = radler.AlgorithmType.generic_clean
+        # Clark's way, over the brightest pixels alone; hogbom subtracts the whole function for each component
+        settings.use_sub_minor_optimization = options.deconvolver != "hogbom"
+        if options.deconvolver == "multiscale":
+            settings.algorithm_type = radler.AlgorithmType.multiscale
+            cell_arcsec = np.degrees(self.cell_rad) * 3600.0
+            settings.multiscale.scale_list = [scale / cell_arcsec for scale in options.scales_arcsec]
+        settings.thread_count = options.threads
+        settings.minor_iteration_count = options.max_iterations
+        settings.major_iteration_count = options.max_major_cycles
+        settings.minor_loop_gain = options.minor_gain
+        settings.major_loop_gain = depth
+        settings.auto_threshold_sigma = options.threshold_sigma
+        settings.absolute_threshold = options.threshold_jy
+        if self.mask_file is not None:
+            settings.fits_mask = str(self.mask_file)
+        elif options.mask != "none":
+            settings.auto_mask_sigma = options.mask_sigma
+        return settings
 
 
 @contextmanager

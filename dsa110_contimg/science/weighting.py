@@ -188,9 +188,7 @@ def imaging_weights(
     frequencies = np.concatenate([c.frequencies for c in data.channels])
     first = np.cumsum([0] + [len(c.frequencies) for c in data.channels])[:-1]
     scale = n_pixels * cell_rad
-    where = _Where(
-        data.uvw, data.channels_index, frequencies, first, data.offsets, data.weights, scale, shape.limits()
-    )
+    where = _Where(data.uvw, data.channels_index, frequencies, first, data.offsets, data.weights, scale, shape.limits())
     out = np.zeros(len(data.weights), np.float32)
     _apply(where, _weight_grid(where, n_pixels, cell_rad, scheme, robust), out)
     return out
