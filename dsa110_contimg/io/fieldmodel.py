@@ -34,6 +34,8 @@ class FieldModel:
     n_sources : sources predicted.
     faintest_jy : flux density of the faintest of them (Jy at 1.4 GHz).
     radius_deg : of the model about the pointing track.
+    sources : `science.subtraction.PointSources.digest` of what was predicted through the dish's own beam; empty for
+        anything else.
     least_jy, least_apparent_jy : limits in flux density and in apparent flux, through the beam, that were asked for
         (Jy at 1.4 GHz); 0 is none.
     """
@@ -46,6 +48,7 @@ class FieldModel:
     radius_deg: float
     least_jy: float = 0.0
     least_apparent_jy: float = 0.0
+    sources: str = ""
 
     def __str__(self) -> str:
         limits = [

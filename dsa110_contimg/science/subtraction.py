@@ -13,6 +13,7 @@ catalogue wrong by half).
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import dask.array as da
@@ -22,9 +23,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dsa110_contimg import telescope
-from dsa110_contimg.science import beam, predict
-
-_RUN = telescope.N_CHANNELS_PER_SUBBAND
+from dsa110_contimg.science import bandlimited, beam, predict
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,11 @@ class PointSources:
     def where(self, mask: NDArray[np.bool_]) -> PointSources:
         """Those of a mask (source,)."""
         return PointSources(self.ra[mask], self.dec[mask], self.flux_jy[mask], self.spectral_index[mask])
+
+    def digest(self) -> str:
+        """Equal for the same sources in the same order, and only for them."""
+        whole = np.stack([self.ra, self.dec, self.flux_jy, self.spectral_index])
+        return hashlib.sha256(np.ascontiguousarray(whole, "<f8").tobytes()).hexdigest()[:16]
 
 
 NOTHING = PointSources(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0))
@@ -91,26 +95,21 @@ def subtract(dataset: xr.Dataset, sources: PointSources, primary: beam.PrimaryBe
     frequencies = dataset["frequency"].to_numpy()
     hands = np.isin(dataset["polarization"].to_numpy(), ("XX", "YY", "RR", "LL")).astype(np.float32)
     uvw = dataset["UVW"].to_numpy()
-    seconds = float(dataset.attrs["integration_time"])
+    seconds, width = float(dataset.attrs["integration_time"]), float(dataset.attrs["channel_width"])
 
     def model(start: int, stop: int) -> NDArray[np.complex64]:
         rows = np.ascontiguousarray(uvw[start:stop].reshape(-1, 3))
-        when = np.repeat(np.arange(start, stop), uvw.shape[1])
-        out = np.empty((len(rows), len(frequencies)), np.complex64)
-        for first in range(0, len(frequencies), _RUN):
-            channels = frequencies[first : first + _RUN]
-            apparent = predict.apparent_fluxes(
-                sources.flux_jy,
-                sources.spectral_index,
-                (sources.ra, sources.dec),
-                pointing,
-                channels,
-                telescope.REFERENCE_FREQUENCY_HZ,
-                primary,
-            )
-            out[:, first : first + _RUN] = predict.predict(
-                rows, when, channels, lmn, offset, apparent, predict.pole(centre[1]), seconds
-            )
+        when = np.repeat(np.arange(stop - start), uvw.shape[1])
+        here = pointing[0][start:stop], pointing[1][start:stop]
+
+        def spectra(channels: NDArray[np.float64]) -> NDArray[np.float32]:
+            where = sources.ra, sources.dec
+            given = sources.flux_jy, sources.spectral_index, where, here, channels
+            return predict.apparent_fluxes(*given, telescope.REFERENCE_FREQUENCY_HZ, primary)
+
+        geometry = lmn, offset[start:stop]
+        pole = predict.pole(centre[1])
+        out = bandlimited.predict_band(rows, when, frequencies, width, geometry, spectra, pole, seconds)
         return out.reshape(stop - start, uvw.shape[1], -1)[..., None] * hands
 
     def taken(
@@ -130,13 +129,6 @@ def known_sources(
     dataset: xr.Dataset, catalog: pd.DataFrame, least_jy: float, primary: beam.PrimaryBeam = beam.AIRY
 ) -> PointSources:
     """The catalogue sources that reach an apparent flux (Jy) in any integration of a Visibilities view."""
-    return by_brightness(dataset, point_sources(catalog), least_jy, primary)[0]
-
-
-def by_brightness(
-    dataset: xr.Dataset, sources: PointSources, jy: float, primary: beam.PrimaryBeam = beam.AIRY
-) -> tuple[PointSources, PointSources]:
-    """The sources that reach an apparent flux (Jy) in any integration of a Visibilities view, and the others."""
+    sources = point_sources(catalog)
     pointing = (dataset["pointing_ra"].to_numpy(), dataset["pointing_dec"].to_numpy())
-    bright = matters(sources, pointing, jy, primary)
-    return sources.where(bright), sources.where(~bright)
+    return sources.where(matters(sources, pointing, least_jy, primary))

@@ -14,12 +14,12 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from dsa110_contimg.exceptions import ImagingError
-from dsa110_contimg.io import fits, ms
+from dsa110_contimg.io import fieldmodel, fits, ms
 from dsa110_contimg.options import ImageOptions
 from dsa110_contimg.records import ImageProduct, MeasurementSet
 from dsa110_contimg.science import subtraction
 from dsa110_contimg.science.aberration import aberration_scale
-from dsa110_contimg.science.apparent import ApparentSky, predict_sources
+from dsa110_contimg.science.apparent import ApparentSky
 from dsa110_contimg.science.averaging import ImagingData, concatenate, from_dataset
 from dsa110_contimg.science.beam import half_power_radius
 from dsa110_contimg.science.deconvolution import clean, robust_rms
@@ -35,9 +35,6 @@ Progress = Callable[[int, int], None]
 
 RESPONSE_TABLE = "RESPONSE"
 KNOWN_TABLE = "KNOWN"
-_SUBTRACT_FIRST_JY = 0.1
-"""Apparent flux from which a known source is subtracted before channels are averaged. After, it takes a seventh of the
-time, and is true to a few parts in a thousand of a source: a tenth of the noise of a group."""
 _MAP_STEPS = 12
 """Coarse points of the beam map per half-power radius: splines between them are true to 1e-5."""
 
@@ -106,7 +103,8 @@ def image(
     sources = subtraction.NOTHING
     if known is not None:
         sources = subtraction.known_sources(datasets[0], known, options.known_min_jy)
-    made = _make(datasets, sources, options, progress)
+        datasets = _subtracted(visibilities, datasets, sources)
+    made = _make(datasets, options, progress)
     known_here = _known_table(made, sources)
     planes = _planes(made, options, known_here)
     group_id = str(datasets[0].attrs["group_id"])
@@ -121,22 +119,30 @@ def _datasets(visibilities: MeasurementSet | xr.Dataset | Sequence[xr.Dataset]) 
     return [visibilities] if isinstance(visibilities, xr.Dataset) else list(visibilities)
 
 
-def _make(
-    datasets: list[xr.Dataset], sources: subtraction.PointSources, options: ImageOptions, progress: Progress | None
-) -> _Made:
+def _subtracted(
+    visibilities: MeasurementSet | xr.Dataset | Sequence[xr.Dataset],
+    datasets: list[xr.Dataset],
+    sources: subtraction.PointSources,
+) -> list[xr.Dataset]:
+    """Without the known sources: less MODEL_DATA where that was predicted from these very sources."""
+    if isinstance(visibilities, MeasurementSet):
+        told = fieldmodel.read_field_model(visibilities.path)
+        if told is not None and told.sources == sources.digest():
+            whole = ms.open_ms(visibilities.path, "CORRECTED_DATA", model=True)
+            return [whole.assign(VISIBILITY=whole["VISIBILITY"] - whole["MODEL"]).drop_vars("MODEL")]
+    return [subtraction.subtract(dataset, sources) for dataset in datasets]
+
+
+def _make(datasets: list[xr.Dataset], options: ImageOptions, progress: Progress | None) -> _Made:
     parts, cell = [], np.radians(options.cell_arcsec / 3600.0)
-    for whole in datasets:
-        bright, rest = subtraction.by_brightness(whole, sources, _SUBTRACT_FIRST_JY)
-        dataset = subtraction.subtract(whole, bright)
+    for dataset in datasets:
         diameter = float(dataset.attrs.get("dish_diameter", 0.0))
         middle = float(dataset["frequency"].mean())
         radius = half_power_radius(middle, diameter) if diameter else half_power_radius(middle)
         rows = np.nan_to_num(np.asarray(dataset["UVW"].to_numpy(), np.float64).reshape(-1, 3))
         frequencies = np.asarray(dataset["frequency"].to_numpy(), np.float64)
         worth = row_importance(rows, frequencies, options.n_pixels, cell, options.weighting, options.robust)
-        part = from_dataset(dataset, options.averaging_loss, radius, worth)
-        part.visibilities[:] -= predict_sources(part, rest)
-        parts.append(part)
+        parts.append(from_dataset(dataset, options.averaging_loss, radius, worth))
     data = concatenate(parts)
     weights = imaging_weights(data, options.n_pixels, cell, options.weighting, options.robust)
     gridder = Gridder(data, weights, options.n_pixels, cell, options.accuracy, options.threads)

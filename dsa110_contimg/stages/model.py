@@ -10,6 +10,7 @@ coefficients; its tables of standards are not in the data that CASA is given (`i
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +23,12 @@ from dsa110_contimg.exceptions import CalibrationError
 from dsa110_contimg.io import beams, catalogs, components, fieldmodel, ms
 from dsa110_contimg.options import CalibrateOptions
 from dsa110_contimg.records import MeasurementSet
-from dsa110_contimg.science import beam, predict, subtraction
+from dsa110_contimg.science import bandlimited, beam, predict, subtraction
 from dsa110_contimg.science.calibrators import Transit
 
 Progress = Callable[[int, int], None]
+_TIMES = 2
+"""Integrations that are predicted at once."""
 _Pointing = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 _SAME_PLACE_ARCSEC = 30.0
@@ -79,27 +82,42 @@ def predict_field(
     primary = _primary_beam(options)
     sky = _sky(record, field, pointing, options, calibrator, catalog)
     lmn, offset = predict.source_geometry(sky.ra, sky.dec, (layout.ra, layout.dec), pointing, float(layout.mjd.mean()))
-    uvw = np.ascontiguousarray(layout.uvw.reshape(-1, 3))
-    time_index = np.repeat(np.arange(layout.mjd.size), layout.antenna1.size)
     parallel = [i for i, p in enumerate(layout.polarizations) if p in ("XX", "YY")]
     ms.ensure_column(record.path, fieldmodel.COLUMN)
-    step, total = telescope.N_CHANNELS_PER_SUBBAND, layout.frequencies.size
-    with ms.opened(record.path, writable=True) as main:
+    n_times, n_rows = layout.mjd.size, layout.antenna1.size
+
+    def block(first: int) -> NDArray[np.complex64]:
+        """The model of some integrations, (row, channel)."""
+        times = slice(first, min(first + _TIMES, n_times))
+        here = pointing[0][times], pointing[1][times]
+        return bandlimited.predict_band(
+            np.ascontiguousarray(layout.uvw[times].reshape(-1, 3)),
+            np.repeat(np.arange(len(here[0])), n_rows),
+            layout.frequencies,
+            layout.channel_width,
+            (lmn, offset[times]),
+            lambda channels: predict.through_beam(sky.spectra(channels), (sky.ra, sky.dec), here, channels, primary),
+            predict.pole(layout.dec),
+            layout.integration_s,
+        )
+
+    with ms.opened(record.path, writable=True) as main, ThreadPoolExecutor(1) as pool:
         fieldmodel.forget_field_model(main)
-        for first in range(0, total, step):
-            channels = layout.frequencies[first : first + step]
-            apparent = predict.through_beam(sky.spectra(channels), (sky.ra, sky.dec), pointing, channels, primary)
-            model = predict.predict(
-                uvw, time_index, channels, lmn, offset, apparent, predict.pole(layout.dec), layout.integration_s
-            )
+        # an earlier try may have added the flags of its solutions
+        tried = "CORRECTED_DATA" in main.colnames()
+        ahead = pool.submit(block, 0)
+        for first in range(0, n_times, _TIMES):
+            model = ahead.result()
+            if first + _TIMES < n_times:  # they are predicted while these are written
+                ahead = pool.submit(block, first + _TIMES)
             full = np.zeros((*model.shape, len(layout.polarizations)), np.complex64)
             full[..., parallel] = model[..., None]
-            ms.write_column(main, fieldmodel.COLUMN, first, full)
-            # an earlier try may have added the flags of its solutions
-            kept = main.getcolslice(ms.FLAG_VERSIONS[1], [first, 0], [first + len(channels) - 1, full.shape[2] - 1])
-            ms.write_flags(main, first, kept)
+            main.putcol(fieldmodel.COLUMN, full, first * n_rows, len(full))
+            if tried:
+                kept = main.getcol(ms.FLAG_VERSIONS[1], first * n_rows, len(full))
+                main.putcol("FLAG", kept, first * n_rows, len(full))
             if progress:
-                progress(min(first + step, total), total)
+                progress(min(first + _TIMES, n_times), n_times)
         fieldmodel.write_field_model(main, sky.told)
     return sky.told
 
@@ -152,9 +170,10 @@ def _point_sources(
     def spectra(frequencies: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(flux * (frequencies[:, None] / telescope.REFERENCE_FREQUENCY_HZ) ** index)
 
+    own = options.beam_table is None
     told = fieldmodel.FieldModel(
         record.group_id, options.model_source, catalog, int(flux.size), float(flux.min()), options.model_radius_deg,
-        *limits,
+        *limits, subtraction.PointSources(ra, dec, flux, index).digest() if own else "",
     )  # fmt: skip
     return _Sky(ra, dec, spectra, told)
 
