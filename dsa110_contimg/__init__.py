@@ -15,24 +15,35 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dsa110_contimg.io.caltable import open_caltable
-    from dsa110_contimg.io.fits import open_image
-    from dsa110_contimg.opening import open_group, open_ms, open_uvh5
+    from dsa110_contimg.opening import open_group, open_image, open_ms, open_uvh5
     from dsa110_contimg.opening import open_record as open
     from dsa110_contimg.options import PipelineOptions
     from dsa110_contimg.pipeline import GroupRun
+    from dsa110_contimg.science.visfit import fit_fluxes
 
 _WHERE = {
     "GroupRun": ("pipeline", "GroupRun"),
     "PipelineOptions": ("options", "PipelineOptions"),
+    "fit_fluxes": ("science.visfit", "fit_fluxes"),
     "open": ("opening", "open_record"),
     "open_caltable": ("io.caltable", "open_caltable"),
     "open_group": ("opening", "open_group"),
-    "open_image": ("io.fits", "open_image"),
+    "open_image": ("opening", "open_image"),
     "open_ms": ("opening", "open_ms"),
     "open_uvh5": ("opening", "open_uvh5"),
 }
 
-__all__ = ["GroupRun", "PipelineOptions", "open", "open_caltable", "open_group", "open_image", "open_ms", "open_uvh5"]
+__all__ = [
+    "GroupRun",
+    "PipelineOptions",
+    "fit_fluxes",
+    "open",
+    "open_caltable",
+    "open_group",
+    "open_image",
+    "open_ms",
+    "open_uvh5",
+]
 
 
 def __getattr__(name: str) -> Any:

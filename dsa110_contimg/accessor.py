@@ -1,4 +1,4 @@
-"""``ds.dsa``: what an astronomer does with a Visibilities Dataset, within reach of it.
+"""``ds.dsa``: what an astronomer does with a Visibilities Dataset or an image, within reach of it.
 
 Thin: each method calls one function of `science` or `views`, whose documentation holds.
 
@@ -17,14 +17,16 @@ import xarray as xr
 
 from dsa110_contimg import views
 from dsa110_contimg.exceptions import ExternalToolError, InputError
-from dsa110_contimg.io import netcdf, rfi
+from dsa110_contimg.io import catalogs, netcdf, rfi
 from dsa110_contimg.options import FlagOptions
-from dsa110_contimg.science import gains, masking, phasing, reduction, selection, stokes
+from dsa110_contimg.science import gains, masking, phasing, reduction, selection, stokes, visfit
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
     from dsa110_contimg.views.columns import Against
+    from dsa110_contimg.views.explore_image import ImageExplorer
     from dsa110_contimg.views.interactive import Interactive
 
 Backend = Literal["matplotlib", "bokeh"]
@@ -79,9 +81,46 @@ class Plot:
         return draw(self._dataset, *arguments)
 
 
+class ImagePlot:
+    """Figures of an image: called, the image itself."""
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        self._dataset = dataset
+
+    def __call__(
+        self,
+        catalog: pd.DataFrame | str | Path | bool = False,
+        *,
+        variable: str = "SKY",
+        frequency: int = 0,
+        polarization: int = 0,
+    ) -> Figure:
+        """The image on a scale that shows noise and sources: `views.sky`.
+
+        Parameters
+        ----------
+        catalog : sources to draw on it: True the packaged catalogue, a DataFrame, or the path of a source list.
+        """
+        sources = catalogue(catalog)
+        return views.sky(self._dataset, sources, variable=variable, frequency=frequency, polarization=polarization)
+
+    def explore(self, catalog: pd.DataFrame | str | Path | bool = True) -> ImageExplorer:
+        """The image to zoom, pan and click in, in a notebook: `views.image_explorer`."""
+        return views.image_explorer(self._dataset, catalogue(catalog))
+
+
+def catalogue(given: pd.DataFrame | str | Path | bool) -> pd.DataFrame | None:
+    """The packaged catalogue (True), none (False), a table as it is, or the source list at a path."""
+    if isinstance(given, bool):
+        return catalogs.packaged_catalog() if given else None
+    return catalogs.read_catalog(Path(given)) if isinstance(given, (str, Path)) else given
+
+
 @xr.register_dataset_accessor("dsa")
 class Dsa:
     """What can be done with a Visibilities Dataset; shows itself as the observation at a glance.
+
+    Of an image (`open_image`) there are ``plot()``, ``plot.explore()`` and the same glance.
 
     Raises
     ------
@@ -101,9 +140,13 @@ class Dsa:
         return self._dataset
 
     @property
-    def plot(self) -> Plot:
-        """Figures: ``uv``, ``amplitude``, ``phase``, ``waterfall``, ``flags``."""
-        return Plot(self._vis)
+    def plot(self) -> Any:
+        """`Plot`: ``uv``, ``amplitude``, ``phase``, ``waterfall``, ``flags``; of an image `ImagePlot`, to be called."""
+        return ImagePlot(self._dataset) if self._is_image else Plot(self._vis)
+
+    @property
+    def _is_image(self) -> bool:
+        return "SKY" in self._dataset and "wcs" in self._dataset.attrs
 
     def flags(self) -> xr.Dataset:
         """Flagged fractions by channel, antenna and time (`views.flag_fractions`); of lazy data read once and kept."""
@@ -158,6 +201,10 @@ class Dsa:
                 raise InputError("Not a calibration table", found=found, expected="what open_caltable gives")
         return gains.apply_gains(self._vis, *caltables, scale_weights=scale_weights)
 
+    def fit_fluxes(self, positions: pd.DataFrame, *, others: pd.DataFrame | None = None) -> visfit.FluxFits:
+        """Fluxes at given positions, fitted to these corrected visibilities: `science.visfit.fit_fluxes`."""
+        return visfit.fit_fluxes(self._vis, positions, others=others)
+
     def to_netcdf(self, path: str | Path) -> Path:
         """Written to one netCDF-4 file, attributes, complex numbers and flags included, which `dc.open` opens lazily.
 
@@ -166,10 +213,15 @@ class Dsa:
         return netcdf.write(self._vis, Path(path))
 
     def __repr__(self) -> str:
+        if self._is_image:
+            sizes = ", ".join(f"{name} {size}" for name, size in self._dataset["SKY"].sizes.items())
+            return f"<dsa: image of {self._dataset.attrs.get('group_id') or 'no group'}: {sizes}>"
         if not all(name in self._dataset for name in _NEEDED):
             return "<dsa: not a Visibilities Dataset>"
         sizes = ", ".join(f"{name} {size}" for name, size in self._dataset["VISIBILITY"].sizes.items())
         return f"<dsa: visibilities of {self._dataset.attrs.get('group_id', 'no group')}: {sizes}>"
 
     def _repr_html_(self) -> str:
+        if self._is_image:
+            return views.image_glance(self._dataset)
         return views.glance(self._vis, self._flags)

@@ -11,7 +11,7 @@ import typer
 from pydantic import ValidationError
 from rich.table import Table
 
-from dsa110_contimg.commands import calibrate, calibration_qa, caltables, convert, qa, search
+from dsa110_contimg.commands import beam, calibrate, calibration_qa, caltables, convert, image, qa, search
 from dsa110_contimg.commands.console import Json, StateDir, bars, out, read_settings, show, show_errors
 from dsa110_contimg.exceptions import ContimgError
 from dsa110_contimg.settings import Settings
@@ -40,6 +40,8 @@ app.add_typer(convert.app, name="convert")
 app.add_typer(calibrate_app, name="calibrate")
 app.add_typer(caltables.app, name="caltables")
 app.add_typer(qa.app, name="qa")
+app.add_typer(beam.app, name="beam")
+app.command("image")(image.image)
 
 Workers = Annotated[int, typer.Option(min=1, max=16, help="Groups processed at a time.")]
 
@@ -177,13 +179,13 @@ def _products(state_dir: Path | None) -> Any:
 
 @app.command()
 def images(state_dir: StateDir = None, group: Group = None, as_json: Json = False) -> None:
-    """List the images: path, group, beam, noise."""
+    """List the images: path, group, tier, beam, noise."""
     rows = _products(state_dir).list_images(group)
     if not as_json:
         for row in rows:
             major, minor, angle = row["beam"]
             row |= {"beam": f'{major:.1f}" x {minor:.1f}", {angle:.0f} deg', "noise_mjy": row["noise_jy"] * 1e3}
-    show(rows, {"group": "", "beam": "", "noise_mjy": ".3f", "path": ""}, as_json, "Images")
+    show(rows, {"group": "", "tier": "", "beam": "", "noise_mjy": ".3f", "path": ""}, as_json, "Images")
 
 
 @app.command()

@@ -104,6 +104,27 @@ def open_ms(
     return foreign.open_window(path, column, model=model, field=field, spw=spw)
 
 
+def open_image(path: str | Path) -> xr.Dataset:
+    """An image, ours or anybody's, FITS or CASA, lazily: `io.fits.open_image`.
+
+    Parameters
+    ----------
+    path : str or Path
+        A FITS image or cube (of our products any: its companions beside it come with it), or a CASA image.
+
+    Returns
+    -------
+    xarray.Dataset
+        The Image view; what the file does not say is NaN or None.
+
+    Raises
+    ------
+    InputError, CorruptFileError
+        Nothing there, or not an image of the sky.
+    """
+    return fits.open_image(path)
+
+
 def _find(path: Path) -> SubbandGroup:
     settings = load_settings()
     found = groups.resolve(path, settings.input_dir, chunk=groups.Chunk(settings.chunk_duration))

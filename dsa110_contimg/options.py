@@ -6,30 +6,37 @@ The descriptions are the manual: the command line help and ``docs/reference`` ar
 
 from __future__ import annotations
 
-import datetime as dt
-import hashlib
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from dsa110_contimg import telescope
+from dsa110_contimg.options_base import Options
+from dsa110_contimg.options_image import ImageOptions, SelfcalOptions
+
+__all__ = [
+    "ApplyOptions",
+    "CalibrateOptions",
+    "ConvertOptions",
+    "FlagOptions",
+    "ImageOptions",
+    "JudgeOptions",
+    "MeasureOptions",
+    "Options",
+    "PipelineOptions",
+    "SearchOptions",
+    "SelfcalOptions",
+]
 
 SINGLE_SOURCE_UVRANGE = ">1klambda"
 """Baselines that a group is solved on against the model of one source: they see little of the rest of the field."""
-
-
-class Options(BaseModel):
-    """Base: frozen, no unknown names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def digest(self) -> str:
-        """Short hash of all values that can change a result, equal for equal options."""
-        only_how = {"threads", "workers", "staging"}  # these change how long it takes, never what comes out
-        return hashlib.sha256(self.model_dump_json(exclude=only_how).encode()).hexdigest()[:16]
 
 
 class ConvertOptions(Options):
@@ -255,7 +262,7 @@ class CalibrateOptions(Options):
     )
     beam_table: Path | None = Field(
         None,
-        description="A measured primary beam (ECSV, made by dsa110 beam fit) that the model is predicted through; None: "
+        description="A measured primary beam (ECSV, as dsa110 beam fit writes) to predict the model through; None: "
         "the Airy pattern. Given to image or calibrate, it is the other's too.",
     )
 
@@ -310,62 +317,6 @@ class ApplyOptions(Options):
     )
 
 
-class Bound(BaseModel):
-    """Where a figure is good and where it is suspect (inclusive; None is no bound); outside both it is bad."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    label: str
-    unit: str
-    scale: float
-    good: tuple[float | None, float | None]
-    suspect: tuple[float | None, float | None]
-    why: str = Field(min_length=20)
-
-    @model_validator(mode="after")
-    def _nested(self) -> Bound:
-        if any(edge is not None and not _within(edge, self.suspect) for edge in self.good):
-            raise ValueError(f"the good interval {self.good} is not inside the suspect one {self.suspect}")
-        return self
-
-    def level(self, value: float) -> str:
-        """good, suspect or bad; unknown if the value is not finite."""
-        if not math.isfinite(value):
-            return "unknown"
-        if _within(value, self.good):
-            return "good"
-        return "suspect" if _within(value, self.suspect) else "bad"
-
-    def good_text(self) -> str:
-        """The good interval, for readers."""
-        low, high = (None if edge is None else f"{edge * self.scale:g}" for edge in self.good)
-        body = f"{low} to {high}" if low and high else f"at most {high}" if high else f"at least {low}"
-        return f"{body} {self.unit}".rstrip()
-
-
-class CalibrationBounds(BaseModel):
-    """The section ``calibration`` of ``data/bounds.yaml``, with the date of the file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    date: dt.date
-    calibration: dict[str, Bound]
-
-
-class ImageBounds(BaseModel):
-    """The section ``image`` of ``data/bounds.yaml``, with the date of the file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    date: dt.date
-    image: dict[str, Bound]
-
-
-def _within(value: float, interval: tuple[float | None, float | None]) -> bool:
-    low, high = interval
-    return (low is None or value >= low) and (high is None or value <= high)
-
-
 class JudgeOptions(Options):
     """Judging of calibration solutions."""
 
@@ -374,86 +325,6 @@ class JudgeOptions(Options):
     )
     fail_on: Literal["bad", "suspect"] = Field(
         "bad", description="Solutions judged so, or worse, have failed: they are registered as failed, never applied."
-    )
-
-
-class ImageOptions(Options):
-    """Imaging and deconvolution."""
-
-    n_pixels: Annotated[int, Field(ge=128, multiple_of=2)] = Field(
-        2400, description="Image size on a side (pixels, even)."
-    )
-    cell_arcsec: Annotated[float, Field(gt=0)] = Field(6.0, description="Pixel size (arcsec).")
-    weighting: Literal["natural", "uniform", "briggs"] = Field("briggs", description="Imaging weights.")
-    robust: Annotated[float, Field(ge=-2, le=2)] = Field(0.5, description="Briggs robustness.")
-    max_iterations: Annotated[int, Field(ge=0)] = Field(
-        50_000, description="Most minor iterations of the deconvolution; 0 makes a dirty image."
-    )
-    threshold_sigma: Annotated[float, Field(gt=0)] = Field(
-        3.0, description="Final depth of the deconvolution inside the automatic mask (robust sigma)."
-    )
-    mask_sigma: Annotated[float, Field(gt=0)] = Field(
-        5.0, description="Peaks above this (robust sigma) make the automatic mask."
-    )
-    minor_gain: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="Loop gain of a minor iteration.")
-    major_gain: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.8, description="Fraction of the peak that one major cycle removes."
-    )
-    max_major_cycles: Annotated[int, Field(ge=1)] = Field(12, description="Most major cycles.")
-    accuracy: Annotated[float, Field(gt=1e-7, lt=1e-1)] = Field(
-        1e-4, description="Relative accuracy of gridding and degridding (ducc0 epsilon)."
-    )
-    averaging_loss: Annotated[float, Field(ge=0, lt=0.1)] = Field(
-        0.003,
-        description="Largest loss of amplitude at the half-power radius that averaging channels may cost a baseline; "
-        "each class of baseline lengths is averaged as far as this allows.",
-    )
-    known_min_jy: Annotated[float, Field(ge=0)] = Field(
-        0.002,
-        description="Catalogue sources of at least this apparent flux (Jy) are predicted through the drifting beam and "
-        "subtracted before deconvolution; those within the image are restored to it.",
-    )
-    pb_cut: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.1, description="The beam-corrected image is blank below this primary beam response."
-    )
-    threads: Annotated[int, Field(ge=1)] = Field(2, description="Threads of the gridder and the deconvolution.")
-    beam_table: Path | None = Field(
-        None,
-        description="A measured primary beam (ECSV, made by dsa110 beam fit) for beam correction, smearing and known "
-        "sources; None: the Airy pattern. Given to image or calibrate, it is the other's too.",
-    )
-    far_sigma: Annotated[float, Field(gt=0)] | None = Field(
-        5.0,
-        description="The Sun and the brightest radio sources, far outside the beam, are fitted in the visibilities and "
-        "subtracted where they stand out by so many standard errors; None does not look for them.",
-    )
-    stokes: Literal["I", "XX", "YY"] = Field(
-        "I", description="I: the mean of both hands, or what is not flagged of them; XX, YY: one hand alone."
-    )
-    uv_taper_arcsec: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="Gaussian taper: FWHM of the beam that it alone would make (arcsec); 0 does not taper."
-    )
-    uvrange: str = Field(
-        "", description="Baselines that are imaged, as CASA writes it (>1klambda, <300m, 0.1~2klambda); empty: all."
-    )
-    deconvolver: Literal["clean", "hogbom", "multiscale"] = Field(
-        "clean",
-        description="clean: Clark's, minor iterations over the brightest pixels; hogbom: over all, slower; multiscale.",
-    )
-    scales_arcsec: tuple[Annotated[float, Field(ge=0)], ...] = Field(
-        (), description="Scales of multiscale (arcsec, 0 a point); none: chosen from the beam."
-    )
-    mask: str = Field(
-        "auto",
-        description="Where components may stand. auto: about peaks above mask_sigma; catalog: within a beam of "
-        "catalogue sources of mask_min_jy; none: anywhere, which takes noise for sources; or a FITS image of the same "
-        "grid, not 0 where they may. All but auto clean to threshold_sigma at once.",
-    )
-    mask_min_jy: Annotated[float, Field(ge=0)] = Field(
-        0.01, description="Least apparent flux of a source that the mask catalog is made of (Jy)."
-    )
-    subtract_known: bool = Field(
-        default=True, description="Subtract catalogue sources before deconvolution (known_min_jy) and restore them."
     )
 
 
@@ -481,6 +352,7 @@ class PipelineOptions(Options):
     judge: JudgeOptions = JudgeOptions()
     apply: ApplyOptions = ApplyOptions()
     image: ImageOptions = ImageOptions()
+    selfcal: SelfcalOptions = SelfcalOptions()
     measure: MeasureOptions = MeasureOptions()
 
     @model_validator(mode="before")

@@ -44,6 +44,8 @@ from dsa110_contimg.records import (
 from dsa110_contimg.science import calibrators
 from dsa110_contimg.settings import Settings, load_settings
 from dsa110_contimg.stages import apply, calibrate, convert, flag, image, interpolate, judge, measure, model, validate
+from dsa110_contimg.stages.cubes import image_cubes
+from dsa110_contimg.stages.selfcal import selfcal
 from dsa110_contimg.state.checkpoints import Checkpoints, checkpoint_key, code_version
 from dsa110_contimg.state.database import open_database
 from dsa110_contimg.state.products import Products
@@ -56,6 +58,7 @@ STEPS = ("convert", "flag", "calibrate", "apply", "image", "measure")
 """What happens to a group, in order. The cells of ``templates/group.ipynb`` are these."""
 
 _DEPENDS = {"calibrate": ("calibrate", "judge"), "apply": ("calibrate", "apply", "judge")}
+_DEPENDS |= {"image": ("image", "selfcal")}
 """The options that a step depends on, where they are not its own alone."""
 
 Progress = Callable[[str, int, int], None]
@@ -250,6 +253,7 @@ class GroupRun:
             inputs = [self._tokens[STEPS[number - 1]]]
         lists = [self.catalog_path] if name in ("calibrate", "image", "measure") else []
         lists += [self.options.calibrate.model_path] if name == "calibrate" else []
+        lists += [self.options.image.beam_table] if name in ("calibrate", "image") else []
         inputs += [self.checkpoints.fingerprint([path]) for path in lists if path is not None]
         if name == "calibrate" and not self.is_calibrator:
             valid, around = self._for_target()
@@ -349,18 +353,21 @@ class GroupRun:
         return replace(applied, flux_scale_error=error, quality=tables.quality)
 
     def _image(self) -> ImageProduct:
-        scale = self.records["apply"].flux_scale_error
-        record = image.image(
-            self.records["convert"],
-            self.options.image,
-            self.products_dir / "images",
-            flux_scale_error=scale,
-            known=self.field_catalog[self.field_catalog["flux_jy"] >= self.options.calibrate.model_min_jy],
-            history=self._history(),
-            progress=self._tell("image"),
-        )
-        self.products.record_image(record, run_label=self.run_label)
-        return record
+        record, scale = self.records["convert"], self.records["apply"].flux_scale_error
+        known = self.field_catalog[self.field_catalog["flux_jy"] >= self.options.calibrate.model_min_jy]
+        options, out_dir, tell = self.options.image, self.products_dir / "images", self._tell("image")
+
+        def make(data: MeasurementSet | xr.Dataset, place: Path, told: tuple[str, ...] = ()) -> ImageProduct:
+            more = {"flux_scale_error": scale, "known": known, "progress": tell, "work_dir": self.settings.scratch_dir}
+            return image.image(data, options, place, history=(*self._history(), *told), **more)
+
+        made = make(record, out_dir)
+        if self.options.selfcal.rounds:
+            tables = self.products_dir / "caltables"
+            made = selfcal(record, made, make, self.options.selfcal, options, known=known, tables_dir=tables).image
+        image_cubes(record, options, out_dir, known=known, history=self._history())
+        self.products.record_image(made, run_label=self.run_label)
+        return made
 
     def _history(self) -> tuple[str, ...]:
         """Where an image comes from, for its header."""

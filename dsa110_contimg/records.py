@@ -255,6 +255,9 @@ class ImageProduct(_Json):
     noise_jy : robust rms of the residual image (Jy/beam).
     thermal_noise_jy : radiometer equation for the weights used (Jy/beam).
     frequency_hz : effective frequency, the weighted mean.
+    tier : of the imaging options; ``development`` is not for science.
+    imager : native, wsclean or tclean.
+    dynamic_range : peak of the restored image over ``noise_jy``.
     """
 
     path: Path
@@ -278,10 +281,35 @@ class ImageProduct(_Json):
     thermal_noise_jy: float
     frequency_hz: float
     flux_scale_error: float
+    tier: str = "standard"
+    imager: str = "native"
+    dynamic_range: float = float("nan")
 
     @property
     def mjd_mid(self) -> float:
         return (self.mjd_start + self.mjd_end) / 2
+
+
+@dataclass(frozen=True)
+class CubeProduct(_Json):
+    """A FITS cube over frequency or time, and the primary beam of its planes.
+
+    Attributes
+    ----------
+    path, pb_path : restored planes (Jy/beam), not beam corrected; drift-averaged primary beam of each.
+    kind : ``subbands`` or ``integrations``.
+    frequency_hz, mjd : of each plane, the weighted mean and the middle (UTC).
+    noise_jy, thermal_noise_jy : of each plane (Jy/beam); NaN where it has no data.
+    """
+
+    path: Path
+    pb_path: Path
+    group_id: str
+    kind: str
+    frequency_hz: tuple[float, ...]
+    mjd: tuple[float, ...]
+    noise_jy: tuple[float, ...]
+    thermal_noise_jy: tuple[float, ...]
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ OPERATOR_VARIABLES = {
     "IMG_IMSIZE": ("options", "image", "n_pixels"),
     "IMG_ROBUST": ("options", "image", "robust"),
     "IMG_NITER": ("options", "image", "max_iterations"),
+    "IMG_THRESHOLD": ("options", "image", "threshold_sigma"),
 }
 """Variables under names that operators know, and the setting each one is."""
 SEPARATE_DATABASES = ("PIPELINE_PRODUCTS_DB", "CAL_REGISTRY_DB", "PIPELINE_QUEUE_DB")

@@ -56,6 +56,7 @@ def test_the_public_names_are_these() -> None:
     assert sorted(dsa110_contimg.__all__) == [
         "GroupRun",
         "PipelineOptions",
+        "fit_fluxes",
         "open",
         "open_caltable",
         "open_group",

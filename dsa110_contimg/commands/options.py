@@ -84,6 +84,9 @@ def _flag(name: str, field: FieldInfo, renamed: str | None) -> Any:
         declared = f"{declared}/--no-{_dashed(name)}"
     if words and not all(isinstance(word, str) for word in words):
         kind = type(words[0])
+    if get_origin(kind) is tuple:
+        one = get_args(kind)[0]  # bounds are checked by the options; the flag is given once for each
+        kind = list[get_args(one)[0] if get_origin(one) is Annotated else one]  # type: ignore[misc]
     default = f"{'on' if field.default else 'off'}" if kind is bool else field.default
     help_text = f"{field.description} Default: {default}, unless configured."
     metavar = "|".join(map(str, words)) if words else None

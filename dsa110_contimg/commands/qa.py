@@ -1,15 +1,17 @@
-"""``dsa110 qa``: plots of a Measurement Set, for a look at the data themselves."""
+"""``dsa110 qa``: plots of a Measurement Set, for a look at the data themselves, and the verdict on an image."""
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from dsa110_contimg.commands.console import bars, out, read_settings
+from dsa110_contimg.commands.console import Json, StateDir, bars, out, read_settings, show
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at the visibilities of a Measurement Set.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at visibilities; judge images.")
 
 MeasurementSetPath = Annotated[Path, typer.Argument(metavar="MS", help="A Measurement Set of any telescope.")]
 Out = Annotated[
@@ -48,6 +50,33 @@ def quicklooks(
     from dsa110_contimg.reports.quicklook import quicklooks as run
 
     _draw(run, path, out_dir, column=column, field=field, spw=spw)
+
+
+Which = Annotated[str, typer.Argument(metavar="PATH|GROUP", help="A restored FITS image, or a group that has one.")]
+Own = Annotated[Path | None, typer.Option("--bounds", help="Bounds of your own, like data/bounds.yaml.")]
+
+
+@app.command()
+def image(which: Which, bounds: Own = None, state_dir: StateDir = None, as_json: Json = False) -> None:
+    """Judge an image: print its figures against their bounds. Exit code 1 if it is bad."""
+    from dsa110_contimg.reports.imaging import ImageReview
+
+    settings = read_settings(state_dir=state_dir)
+    review = ImageReview.open(which, settings.state_dir, bounds and bounds.absolute())
+    verdict = review.verdict
+    rows = [
+        {"figure": f.bound.label, "value": f.text, "good": f.bound.good_text(), "verdict": f.level}
+        for f in verdict.figures
+    ]
+    if as_json:
+        body: dict[str, Any] = {"image": str(review.image.path), "group": review.image.group_id, "level": verdict.level}
+        body |= {"bounds_date": verdict.bounds_date, "reasons": list(verdict.reasons), "figures": rows}
+        sys.stdout.write(json.dumps(body, indent=1) + "\n")
+    else:
+        show(rows, dict.fromkeys(("figure", "value", "good", "verdict"), ""), as_json=False, title="Figures")
+        out.print(f"verdict: {verdict.level}")
+    if verdict.failed():
+        raise typer.Exit(1)
 
 
 def _draw(run: Any, path: Path, out_dir: Path | None, **which: Any) -> None:

@@ -1,4 +1,4 @@
-"""Measured primary beams: ECSV tables of a radial profile at one or more frequencies, and the one that an image carries.
+"""Measured primary beams: ECSV tables of a radial profile at one or more frequencies, and the one an image carries.
 
 Columns: ``angle_deg`` from the pointing, ``frequency_hz``, ``power`` (1 on axis), ``error`` (1 sigma); one row for each
 angle of each frequency, the same angles at all. An image made with such a beam has it as extension ``BEAM`` of its

@@ -10,8 +10,8 @@ from typing import TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from dsa110_contimg.bounds import CalibrationBounds, ImageBounds
 from dsa110_contimg.exceptions import SettingsError
-from dsa110_contimg.options import CalibrationBounds, ImageBounds
 
 _Section = TypeVar("_Section", bound=BaseModel)
 

@@ -73,7 +73,7 @@ def perley_butler_spectrum(name: str, frequencies_hz: NDArray[np.float64]) -> ND
 
 def perley_butler_flux(name: str, frequency_ghz: float) -> float:
     """Flux density (Jy) of a standard calibrator by its J2000 name."""
-    return float(perley_butler_spectrum(name, np.float64(frequency_ghz * 1e9)))
+    return float(perley_butler_spectrum(name, np.array([frequency_ghz * 1e9]))[0])
 
 
 def standard_calibrator(name: str) -> str | None:

@@ -108,8 +108,15 @@ def shared_memory(n_bytes: int) -> Path | None:
         return None
     room = shutil.disk_usage(_SHARED_MEMORY).free
     # a tmpfs may be larger than the memory it lives in
-    available = next(line for line in _MEMORY.read_text().splitlines() if line.startswith("MemAvailable"))
-    return _SHARED_MEMORY if min(room, int(available.split()[1]) * 1024) >= n_bytes else None
+    return _SHARED_MEMORY if min(room, available_memory() or 0) >= n_bytes else None
+
+
+def available_memory() -> int | None:
+    """Bytes that can be had without swapping, as Linux reckons; None where it does not say."""
+    if not _MEMORY.is_file():
+        return None
+    lines = (line.split() for line in _MEMORY.read_text().splitlines())
+    return next((int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:"), None)
 
 
 def remove(path: Path) -> None:

@@ -29,6 +29,7 @@ COMPANIONS = {
     "model": "MODEL",
     "psf": "PSF",
     "smearing": "SMEARING",
+    "noise": "NOISE",
 }
 """Kinds of product and the variable that each becomes in an Image view."""
 

@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 from dsa110_contimg.exceptions import ExternalToolError, ImagingError
 from dsa110_contimg.options import ImageOptions
 
-_DIVERGED = 1.0
-"""A residual whose peak is not below this times that of the dirty image has diverged."""
+SAFER_GAINS = (0.05, 0.5)
+"""Minor and major gain of the second try of a deconvolution that diverged, or ended early."""
+_SETTLED = 0.9
+"""Noise that is below this times what it was when thresholds were computed has not settled."""
+_MAD_TO_SIGMA = 1.482602218505602
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,8 @@ class Request:
     paths : Measurement Sets; the spectral windows of an observation may stand in one each.
     options : size, pixels, weights and depth.
     column : of the data.
-    stokes : I, or one of the linear hands.
     mask : FITS image of the same grid, not 0 where components may be; None where the imager makes its own.
     uv_lambda : shortest and longest projected baseline (wavelengths).
-    taper_arcsec : FWHM of the Gaussian that the image is smoothed with by a taper of the weights; 0 for none.
     memory_gb : about what the program may use; None where it may use all.
     timeout_s : after which it is ended.
     """
@@ -40,10 +41,8 @@ class Request:
     paths: tuple[Path, ...]
     options: ImageOptions
     column: str = "DATA"
-    stokes: str = "I"
     mask: Path | None = None
     uv_lambda: tuple[float, float] = (0.0, float("inf"))
-    taper_arcsec: float = 0.0
     memory_gb: float | None = None
     timeout_s: float = 7200.0
 
@@ -55,7 +54,7 @@ class Planes:
     Attributes
     ----------
     model : (n, n) Jy/pixel.
-    residual : (n, n) Jy/beam, by the program's own fit of the beam.
+    residual : (n, n) Jy/beam; the dirty image where nothing was deconvolved.
     psf : (n, n), peak 1.
     beam_deg : FWHM of the major and minor axis, position angle (deg), as the program fitted it.
     iterations, major_cycles : what deconvolution took.
@@ -126,8 +125,36 @@ def require_sane(planes: Planes, options: ImageOptions) -> None:
 
 
 def has_diverged(planes: Planes, dirty_peak_jy: float) -> bool:
-    """Whether deconvolution left a residual with a peak no lower than that of the dirty image, or no numbers."""
+    """Whether deconvolution left a residual with a peak above that of the dirty image, or no numbers."""
     if not planes.iterations:
         return False
-    peak = float(np.abs(planes.residual).max())
-    return not (np.isfinite(planes.model).all() and peak < _DIVERGED * dirty_peak_jy)
+    return not (np.isfinite(planes.model).all() and float(np.abs(planes.residual).max()) <= dirty_peak_jy)
+
+
+def ended_early(planes: Planes, noise_then_jy: float) -> bool:
+    """Whether deconvolution ended at thresholds that were computed from much more than the noise that is left.
+
+    A threshold in sigma of a residual full of sidelobes is far above the noise that is left when these are gone.
+    WSClean ends for good at the first such threshold that a major cycle reaches.
+
+    Parameters
+    ----------
+    planes : Planes
+    noise_then_jy : robust rms of the residual that the last thresholds were computed from; 0 if not known.
+    """
+    return bool(planes.iterations) and noise(planes) < _SETTLED * noise_then_jy
+
+
+def noise(planes: Planes) -> float:
+    """Robust rms of the residual (Jy/beam)."""
+    return float(_MAD_TO_SIGMA * np.median(np.abs(planes.residual - np.median(planes.residual))))
+
+
+def divergence(planes: Planes, dirty_peak_jy: float, path: Path) -> ImagingError:
+    """The error of a deconvolution that diverged with smaller gains too."""
+    return ImagingError(
+        f"Deconvolution by {planes.program} diverged, and again with smaller gains",
+        path=path,
+        found=f"residual peak {float(np.abs(planes.residual).max()):.4g} Jy/beam, dirty {dirty_peak_jy:.4g}",
+        expected="a residual that falls: look for bad calibration or interference",
+    )

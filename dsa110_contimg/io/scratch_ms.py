@@ -57,9 +57,6 @@ def write(dataset: xr.Dataset, path: Path) -> Path:
         with ms.opened(partial, writable=True) as main:
             for time, (data, flags, weights) in enumerate(_integrations(dataset)):
                 start = ms_create.add_time(main, layout, time)
-                missing = np.isnan(dataset["UVW"].isel(time=time).to_numpy()).any(axis=-1)
-                flags = flags | ~np.isfinite(data) | missing[:, None, None]
-                data = np.where(flags & ~np.isfinite(data), np.complex64(0), data)
                 total, count = np.where(flags, 0.0, weights).sum(axis=1), (~flags).sum(axis=1)
                 mean = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
                 ms.write_rows(main, start, data, flags, weights, mean.astype(np.float32))
@@ -115,7 +112,7 @@ def _relabel(path: Path, telescope_name: str, stokes: bool) -> None:
 def _integrations(
     dataset: xr.Dataset,
 ) -> Iterator[tuple[NDArray[np.complex64], NDArray[np.bool_], NDArray[np.float32]]]:
-    """Data, flags and weights of each integration, (baseline, frequency, polarization)."""
+    """Data, flags (also of what is no number) and weights of each integration, (baseline, frequency, polarization)."""
     shape = dataset["VISIBILITY"].shape
     chunks = dataset["VISIBILITY"].chunks
     longest = max(chunks[0]) if chunks else 1
@@ -123,9 +120,11 @@ def _integrations(
     for first in range(0, shape[0], step):
         part = dataset[["VISIBILITY", "FLAG", "WEIGHT"]].isel(time=slice(first, first + step)).compute()
         data, flags, weights = (part[name].to_numpy() for name in ("VISIBILITY", "FLAG", "WEIGHT"))
+        unknown = np.isnan(dataset["UVW"].isel(time=slice(first, first + step)).to_numpy()).any(axis=-1)
         for one in range(len(data)):
+            strange = ~np.isfinite(data[one]) | unknown[one][:, None, None]
             yield (
-                np.ascontiguousarray(data[one], np.complex64),
-                np.ascontiguousarray(flags[one], bool),
+                np.where(strange, np.complex64(0), data[one]).astype(np.complex64, copy=False),
+                flags[one] | strange,
                 np.ascontiguousarray(weights[one], np.float32),
             )

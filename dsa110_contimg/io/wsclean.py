@@ -24,16 +24,26 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from dsa110_contimg.exceptions import ExternalToolError, ImagingError, InputError, OutputError
+from dsa110_contimg.exceptions import ExternalToolError, InputError, OutputError
 from dsa110_contimg.io import files, ms
-from dsa110_contimg.io.imagers import Planes, Request, has_diverged, read_plane, require_sane
+from dsa110_contimg.io.imagers import (
+    SAFER_GAINS,
+    Planes,
+    Request,
+    divergence,
+    ended_early,
+    has_diverged,
+    noise,
+    read_plane,
+    require_sane,
+)
 from dsa110_contimg.options import ImageOptions
 
 PROGRAM = "wsclean"
 _SAME_DIRECTION_RAD = 5e-8  # 0.01 arcsec
 _TAIL = 1500
-_SAFER_GAINS = (0.05, 0.6)
-"""Minor and major gain of the second try of a deconvolution that diverged."""
+_NOISE = re.compile(r"standard deviation of background noise: ([\d.e+-]+) (\S*Jy)")
+_UNITS = {"KJy": 1e3, "Jy": 1.0, "mJy": 1e-3, "µJy": 1e-6, "nJy": 1e-9}
 _PLANES_ON_DISK = 10
 _REORDERED_BYTES = 8 + 8 + 4
 """Of each visibility: data, model and weight."""
@@ -140,7 +150,7 @@ def clean_command(request: Request, name: Path, *, gains: tuple[float, float] | 
     size, kinds = str(options.n_pixels), ["dirty", "psf"]
     arguments = ["-name", str(name), "-size", size, size, "-scale", f"{options.cell_arcsec}asec", "-padding", "1"]
     arguments += ["-no-small-inversion", *_gridder(), "-wgridder-accuracy", f"{options.accuracy:g}", "-pol"]
-    arguments += [request.stokes, "-data-column", request.column, *_weighting(request)]
+    arguments += [options.stokes, "-data-column", request.column, *_weighting(request)]
     arguments += ["-reorder", "-no-update-model-required", "-temp-dir", str(name.parent)]
     if request.memory_gb is not None:
         arguments += ["-abs-mem", f"{request.memory_gb:g}"]
@@ -167,27 +177,37 @@ def _weighting(request: Request) -> list[str]:
         arguments += ["-minuv-l", f"{shortest:g}"]
     if np.isfinite(longest):
         arguments += ["-maxuv-l", f"{longest:g}"]
-    if request.taper_arcsec:
-        arguments += ["-taper-gaussian", f"{request.taper_arcsec:g}asec"]
+    if options.uv_taper_arcsec:
+        arguments += ["-taper-gaussian", f"{options.uv_taper_arcsec:g}asec"]
     return arguments
 
 
 def _deconvolution(request: Request, gains: tuple[float, float]) -> list[str]:
     options = request.options
-    arguments = ["-niter", str(options.max_iterations), "-nmiter", str(options.max_major_cycles)]
+    cycles = options.max_major_cycles * (2 if gains == SAFER_GAINS else 1)
+    arguments = ["-niter", str(options.max_iterations), "-nmiter", str(cycles)]
     arguments += ["-gain", f"{gains[0]:g}", "-mgain", f"{gains[1]:g}"]
     arguments += ["-auto-threshold", f"{options.threshold_sigma:g}"]
     if options.threshold_jy:
         arguments += ["-threshold", f"{options.threshold_jy:g}"]
-    if request.mask is None:
-        return [*arguments, "-auto-mask", f"{options.mask_sigma:g}"]
-    return [*arguments, "-fits-mask", str(request.mask)]
+    if options.deconvolver == "hogbom":
+        arguments.append("-no-fast-subminor")
+    if options.deconvolver == "multiscale":
+        arguments.append("-multiscale")
+        if options.scales_arcsec:
+            pixels = (f"{scale / options.cell_arcsec:g}" for scale in options.scales_arcsec)
+            arguments += ["-multiscale-scales", ",".join(pixels)]
+    if request.mask is not None:
+        arguments += ["-fits-mask", str(request.mask)]
+    if options.mask == "auto":
+        arguments += ["-auto-mask", f"{options.mask_sigma:g}"]
+    return arguments
 
 
 def image(request: Request, workdir: Path) -> Planes:
     """Make an image with WSClean.
 
-    A deconvolution that diverges is tried once more, with smaller gains.
+    A deconvolution that diverges, or ends early (`io.imagers.ended_early`), is tried once more, with smaller gains.
 
     Parameters
     ----------
@@ -211,23 +231,27 @@ def image(request: Request, workdir: Path) -> Planes:
     files.require_room(workdir, _room(request))
     try:
         with tempfile.TemporaryDirectory(prefix=".wsclean-", dir=workdir) as temporary:
-            for gains in (options.minor_gain, options.major_gain), _SAFER_GAINS:
-                command = clean_command(request, Path(temporary) / "image", gains=gains)
-                made = run(command, threads=options.threads, timeout_s=request.timeout_s)
-                planes, dirty_peak = _read(
-                    dict(zip(("dirty", "psf", "model", "residual"), made, strict=False)), options
-                )
-                if not has_diverged(planes, dirty_peak):
-                    require_sane(planes, options)
-                    return planes
+            planes, dirty_peak, noise_then = _attempt(request, Path(temporary) / "first", None)
+            if has_diverged(planes, dirty_peak) or ended_early(planes, noise_then):
+                again, dirty_peak, _ = _attempt(request, Path(temporary) / "second", SAFER_GAINS)
+                if has_diverged(planes, dirty_peak) or noise(again) < noise(planes):
+                    planes = again
     except OSError as error:
         raise OutputError("WSClean's temporary directory cannot be made", path=workdir, found=error) from error
-    raise ImagingError(
-        "WSClean's deconvolution diverged, and again with smaller gains",
-        path=request.paths[0],
-        found=f"residual peak {float(np.abs(planes.residual).max()):.4g} Jy/beam, dirty {dirty_peak:.4g}",
-        expected="a residual that falls: look for bad calibration or interference",
-    )
+    if has_diverged(planes, dirty_peak):
+        raise divergence(planes, dirty_peak, request.paths[0])
+    require_sane(planes, options)
+    return planes
+
+
+def _attempt(request: Request, name: Path, gains: tuple[float, float] | None) -> tuple[Planes, float, float]:
+    """The planes, the peak of the dirty image, and the noise that the last thresholds were computed from."""
+    command = clean_command(request, name, gains=gains)
+    told = _told(command, request.options.threads, request.timeout_s)
+    images = dict(zip(("dirty", "psf", "model", "residual"), command.images, strict=False))
+    estimates = _NOISE.findall(told)
+    noise_then = float(estimates[-1][0]) * _UNITS[estimates[-1][1]] if estimates else 0.0
+    return *_read(images, request.options), noise_then
 
 
 def _room(request: Request) -> int:
@@ -248,9 +272,9 @@ def _read(paths: dict[str, Path], options: ImageOptions) -> tuple[Planes, float]
         model, residual = (read_plane(paths[kind], options.n_pixels) for kind in ("model", "residual"))
         last = fits.getheader(paths["residual"])
         minor, major = int(last.get("WSCMINOR", 0)), int(last.get("WSCMAJOR", 0))
-    beam = tuple(float(header.get(name, 0.0)) for name in ("BMAJ", "BMIN", "BPA"))
+    beam = (float(header.get("BMAJ", 0.0)), float(header.get("BMIN", 0.0)), float(header.get("BPA", 0.0)))
     program = "WSClean " + ".".join(str(number) for number in version())
-    return Planes(model, residual, psf, (beam[0], beam[1], beam[2]), minor, major, program), float(np.abs(dirty).max())
+    return Planes(model, residual, psf, beam, minor, major, program), float(np.abs(dirty).max())
 
 
 def run(command: Command, *, threads: int = 2, timeout_s: float = 3600.0) -> tuple[Path, ...]:
@@ -267,6 +291,12 @@ def run(command: Command, *, threads: int = 2, timeout_s: float = 3600.0) -> tup
     OutputError
         The disk is full.
     """
+    _told(command, threads, timeout_s)
+    return command.images
+
+
+def _told(command: Command, threads: int, timeout_s: float) -> str:
+    """Run it, and return what it printed."""
     version()
     for image in command.images:
         files.make_directory(image.parent)
@@ -290,4 +320,4 @@ def run(command: Command, *, threads: int = 2, timeout_s: float = 3600.0) -> tup
                 expected="an end of its own; a SIGKILL that nobody sent is memory that ran out: set a limit for it",
             )
         raise ExternalToolError("WSClean failed", path=Path(command.arguments[-1]), found=f"{done.returncode}: {told}")
-    return command.images
+    return done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dsa110_contimg.reports.imaging import judge_product
 from dsa110_contimg.reports.index import ReportRow, write_index
 from dsa110_contimg.reports.metrics import Verdict, judge, judge_group, measurements
 from dsa110_contimg.reports.night import NightSummary
@@ -14,6 +15,7 @@ __all__ = [
     "Verdict",
     "judge",
     "judge_group",
+    "judge_product",
     "measurements",
     "run_template",
     "template_parameters",

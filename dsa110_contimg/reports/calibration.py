@@ -124,18 +124,7 @@ class CalibrationReview:
     @property
     def verdict(self) -> Verdict:
         """The verdict as reports show it."""
-        judged = tuple(
-            Judged(
-                f"{figure.table}.{figure.name}",
-                f"{figure.table}: {figure.bound.label}",
-                figure.value if figure.level != "unknown" else None,
-                figure.text,
-                figure.level,
-                figure.bound.good_text(),
-                " ".join(figure.bound.why.split()),
-            )
-            for figure in self.judgement.figures
-        )
+        judged = tuple(Judged.of(figure) for figure in self.judgement.figures)
         return Verdict(
             self.judgement.level,
             judged,

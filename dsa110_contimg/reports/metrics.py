@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -20,7 +20,7 @@ import pandas as pd
 
 from dsa110_contimg import records
 from dsa110_contimg.exceptions import SettingsError
-from dsa110_contimg.science import calibrated, interpolation
+from dsa110_contimg.science import calibrated, interpolation, judging
 
 LEVELS = ("good", "unknown", "suspect", "bad", "failed")
 """From best to worst: the worst of its numbers is the verdict."""
@@ -83,6 +83,14 @@ class Judged:
     level: str
     good: str
     why: str
+
+    @classmethod
+    def of(cls, figure: judging.Figure) -> Judged:
+        """A figure of `science.judging` as reports show it, named by what it is of."""
+        value = figure.value if figure.level != "unknown" else None
+        label, why = f"{figure.table}: {figure.bound.label}", " ".join(figure.bound.why.split())
+        name = f"{figure.table}.{figure.name}"
+        return cls(name, label, value, figure.text, figure.level, figure.bound.good_text(), why)
 
 
 @dataclass(frozen=True)
@@ -258,7 +266,10 @@ def _ratio(above: float, below: float) -> float:
 
 
 def judge_group(
-    steps: Mapping[str, object], photometry: pd.DataFrame | None = None, bounds: Bounds | None = None
+    steps: Mapping[str, object],
+    photometry: pd.DataFrame | None = None,
+    bounds: Bounds | None = None,
+    image: judging.Verdict | None = None,
 ) -> Verdict:
     """The verdict on a group, with the summary that the index shows.
 
@@ -267,6 +278,8 @@ def judge_group(
     steps : mapping of step name to record
     photometry : DataFrame, optional
     bounds : Bounds, optional
+    image : judging.Verdict, optional
+        Of the image (`reports.judge_product`): its figures stand below the numbers, those they have already left out.
     """
     values = measurements(steps, photometry)
     summary: dict[str, Any] = {}
@@ -284,7 +297,16 @@ def judge_group(
             names = {table.calibrator for table in record.solved if table.kind != "GP"} - {""}
             summary |= {"calibrator": ", ".join(sorted(names))} if names else {}
             summary |= {"gains": gains_from(record)} if record.solved else {}
-    return judge(values, summary, bounds)
+    return _joined(judge(values, summary, bounds), image)
+
+
+def _joined(verdict: Verdict, image: judging.Verdict | None) -> Verdict:
+    if image is None:
+        return verdict
+    known = {item.name for item in verdict.judged}
+    judged = (*verdict.judged, *(Judged.of(figure) for figure in image.figures if figure.name not in known))
+    level = max((item.level for item in judged), key=LEVELS.index, default=verdict.level)
+    return replace(verdict, level=level, judged=judged)
 
 
 def gains_from(tables: records.CalTableSet) -> str:

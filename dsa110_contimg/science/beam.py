@@ -120,9 +120,7 @@ class TabulatedBeam:
         below = np.flatnonzero(self.power(angle, telescope.REFERENCE_FREQUENCY_HZ) < 0.5)[0]
         power = self.power(angle[below - 1 : below + 1], telescope.REFERENCE_FREQUENCY_HZ)
         radius = np.interp(-0.5, -power, angle[below - 1 : below + 1])
-        return float(
-            _HALF_POWER_X * speed_of_light / (np.pi * np.sin(radius) * telescope.REFERENCE_FREQUENCY_HZ)
-        )
+        return float(_HALF_POWER_X * speed_of_light / (np.pi * np.sin(radius) * telescope.REFERENCE_FREQUENCY_HZ))
 
     def power(self, separation_rad: ArrayLike, frequency_hz: ArrayLike) -> NDArray[np.float64]:
         """Power response, as `PrimaryBeam` has it; 0 beyond 20 deg, of which the table says nothing."""
@@ -131,12 +129,13 @@ class TabulatedBeam:
         sine = np.sin(np.minimum(theta, np.pi / 2))
         u = sine * frequency / telescope.REFERENCE_FREQUENCY_HZ
         row = np.interp(frequency, self.frequency_hz, np.arange(len(self.frequency_hz)))
-        at = np.broadcast_arrays(row, u * ((_GRID_POINTS - 1) / _GRID_END))
-        return np.asarray(map_coordinates(self._grid, at, order=1, mode="constant", cval=0.0), np.float64)
+        at = np.stack(np.broadcast_arrays(row, u * ((_GRID_POINTS - 1) / _GRID_END)))
+        flat = map_coordinates(self._grid, at.reshape(2, -1), order=1, mode="constant", cval=0.0)
+        return np.asarray(flat.reshape(at.shape[1:]), np.float64)
 
 
 def primary_beam(table: Table | None, diameter_m: float = telescope.DISH_DIAMETER_M) -> PrimaryBeam:
-    """The measured beam of a table (`io.beams`: sorted by frequency and angle), or without one the dish's Airy pattern."""
+    """The measured beam of a table (`io.beams`: sorted by frequency and angle), or without one the Airy pattern."""
     if table is None:
         return AiryBeam(diameter_m)
     angle, frequency = np.unique(table["angle_deg"]), np.unique(table["frequency_hz"])

@@ -78,7 +78,7 @@ def given_mask(plane: NDArray[np.float32], header: fits.Header, grid: SkyGrid) -
     ----------
     plane : (n, n)
     header : FITS header
-        Its CRVAL, CRPIX and CDELT must be those of the image to a tenth of a pixel at the edge; true or apparent angles.
+        Its CRVAL, CRPIX and CDELT must be the image's to a tenth of a pixel at the edge; true or apparent angles.
     grid : SkyGrid
 
     Raises

@@ -33,6 +33,7 @@ _RESIDUAL_ACCURACY = 10.0
 """A residual may be gridded ten times less accurately than the data: the error is a fraction of what is gridded."""
 _SHALLOWEST = 0.15
 """Depth at which that ends: the limit of what CLEAN can do is reached (a thousandth of the brightest source, say)."""
+_ABOVE_EDGE = 2.0
 _DUST = 1e-6
 _DIVERGED = 0.2
 """A residual that cannot be kept below this times the dirty peak has diverged."""
@@ -108,9 +109,10 @@ def clean(
     ImagingError
         The residual cannot be kept below a fifth of the dirty peak, or is not finite.
     """
+    bad = int(np.count_nonzero(~np.isfinite(gridder.data.visibilities) & (gridder.weights > 0.0)))
+    if bad:  # the gridder takes NaN for nothing, without a word
+        raise ImagingError("Visibilities with weight are not finite", found=f"{bad} of them", expected="none")
     residual = gridder.dirty(gridder.data.visibilities)
-    if not (np.isfinite(residual).all() and np.isfinite(psf).all()):
-        raise ImagingError("The dirty image is not finite", found="NaN or infinity", expected="finite visibilities")
     model = np.zeros_like(residual)
     cycles = [_state(0, 0, residual, model)]
     if options.max_iterations == 0:
@@ -132,7 +134,7 @@ def _descend(
 ) -> None:
     """Major cycles; (residual, model) are changed in place, ``cycles`` grows."""
     residual, model = images
-    observed, depth = gridder.data.visibilities, minor.options.major_gain
+    observed, depth = gridder.data.visibilities, _first_depth(psf, minor.options.major_gain)
     radler, more, calls = minor.radler(psf, images, depth), True, 0
     try:
         while more and cycles[-1].number < minor.options.max_major_cycles:
@@ -145,7 +147,7 @@ def _descend(
             # the model was changed in place; the residual must be too, for radler holds on to both
             np.copyto(residual, gridder.dirty(difference, _RESIDUAL_ACCURACY * gridder.accuracy))
             cycle = _state(cycles[-1].number + 1, int(radler.iteration_number), residual, model)
-            if cycle.peak_jy < _RISE * cycles[-1].peak_jy:
+            if _is_progress(cycle, cycles[-1]):
                 apparent.learn(difference, cycle.noise_jy)
                 cycles.append(cycle)
                 progress(cycle)
@@ -161,6 +163,21 @@ def _descend(
     finally:
         with _silence():
             del radler
+
+
+def _first_depth(psf: NDArray[np.float32], most: float) -> float:
+    """Fraction of the peak to remove in a major cycle: what remains stands above the sidelobes that are not subtracted.
+
+    A component's sidelobes are known as far as the point spread function reaches, half of the image. What it is at its
+    edge is what stays, beyond, of all that was removed: with natural weights of a cross a fifth of the peak.
+    """
+    edge = max(float(np.abs(side).max()) for side in (psf[:8], psf[-8:], psf[:, :8], psf[:, -8:]))
+    return min(most, max(_SHALLOWEST, 1.0 - _ABOVE_EDGE * edge))
+
+
+def _is_progress(cycle: MajorCycle, before: MajorCycle) -> bool:
+    """False, too, if components on ridges have spread what the peak has lost."""
+    return cycle.peak_jy < _RISE * before.peak_jy and cycle.noise_jy < _RISE * before.noise_jy
 
 
 def _drop_dust(model: NDArray[np.float32]) -> None:
@@ -229,6 +246,7 @@ class _Minor:
         settings.minor_loop_gain = options.minor_gain
         settings.major_loop_gain = depth
         settings.auto_threshold_sigma = options.threshold_sigma
+        settings.absolute_threshold = options.threshold_jy
         settings.absolute_threshold = options.threshold_jy
         if self.mask_file is not None:
             settings.fits_mask = str(self.mask_file)

@@ -7,7 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dsa110_contimg.exceptions import ImagingError
+from dsa110_contimg.options import ImageOptions
+from dsa110_contimg.science.casasyntax import UVRange, parse_uvrange
 from dsa110_contimg.science.restoring import Beam
+
+_PLANES = 17
+"""Planes of float32 that are in memory at once while the native imager deconvolves: the images and their copies, the
+padded grid of the gridder, what radler works on. Measured from 512 to 4096 pixels."""
+_PLANES_MULTISCALE = 42
+"""With the planes of every scale."""
+_BYTES_PER_SAMPLE = 40
+"""Visibility, weights, prediction, residual and the gridder's sorting."""
+_PROGRAM_BYTES = 350e6
+"""Python and the libraries, before there are data."""
 
 
 @dataclass(frozen=True)
@@ -33,3 +46,80 @@ class Cleaned:
     iterations: int
     major_cycles: int
     program: str
+
+
+def memory_estimate(n_pixels: int, n_samples: int, *, multiscale: bool = False) -> int:
+    """Bytes that the native imager takes at its peak, true to 30 % (`tests/science/test_imaging.py`).
+
+    Parameters
+    ----------
+    n_pixels : int
+        On a side.
+    n_samples : int
+        Visibilities after averaging (`averaging.ImagingData`); 0 before that is known. Reading takes about 1 GB of its
+        own, before.
+    multiscale : bool
+    """
+    planes = _PLANES_MULTISCALE if multiscale else _PLANES
+    return int(_PROGRAM_BYTES + 4 * planes * n_pixels**2 + _BYTES_PER_SAMPLE * n_samples)
+
+
+def require_memory(needed: int, available: int | None, limit_gb: float | None = None) -> None:
+    """Refuse an image before it is begun if it needs more memory than there is.
+
+    Parameters
+    ----------
+    needed : int
+        `memory_estimate`.
+    available : int, optional
+        What the machine has to give (`io.files.available_memory`); None if it does not say.
+    limit_gb : float, optional
+        A limit of one's own, besides (GB of 1e9 bytes).
+
+    Raises
+    ------
+    ImagingError
+    """
+    limits = [value for value in (available, None if limit_gb is None else limit_gb * 1e9) if value is not None]
+    if limits and needed > min(limits):
+        raise ImagingError(
+            "The image needs more memory than there is",
+            found=f"{needed / 1e9:.1f} GB by estimate",
+            expected=f"at most {min(limits) / 1e9:.1f} GB: fewer pixels, or a larger averaging_loss",
+        )
+
+
+def require(options: ImageOptions, imager: str) -> None:
+    """Refuse options that an imager cannot do, before it is started.
+
+    Parameters
+    ----------
+    options : ImageOptions
+    imager : native, wsclean or tclean
+
+    Raises
+    ------
+    ImagingError
+        It names the imager and the option.
+    """
+    limits = parse_uvrange(options.uvrange)
+    # on by default, so that only who asks for it is refused
+    far = options.far_sigma is not None and "far_sigma" in options.model_fields_set
+    metres = limits != UVRange() and not limits.in_wavelengths
+    cannot = {
+        "wsclean": {
+            "subbands": options.subbands > 0,
+            "per_integration": options.per_integration,
+            "uvrange in metres": metres,
+            "far_sigma": far,
+        },
+        "tclean": {
+            "subbands": options.subbands > 0,
+            "per_integration": options.per_integration,
+            "memory_gb": options.memory_gb is not None,
+            "far_sigma": far,
+        },
+    }
+    for name, asked in cannot.get(imager, {}).items():
+        if asked:
+            raise ImagingError(f"The imager {imager} does not do {name}", expected="the imager native, or without it")

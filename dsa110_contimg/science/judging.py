@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from dsa110_contimg.options import Bound, CalibrationBounds
+from dsa110_contimg.bounds import Bound, CalibrationBounds
 from dsa110_contimg.science import selfcheck
 from dsa110_contimg.science.applying import Comparison
 from dsa110_contimg.science.selfcheck import MAD_TO_SIGMA

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from dsa110_contimg import telescope
-from dsa110_contimg.options import ImageBounds
+from dsa110_contimg.bounds import ImageBounds
 from dsa110_contimg.science.deconvolution import robust_rms
 from dsa110_contimg.science.judging import LEVELS, Figure, Verdict
 from dsa110_contimg.science.restoring import Beam
@@ -33,8 +33,11 @@ BRIGHT_SNR = 20.0
 
 _CONFUSED = 2
 _FIT_DEC_DEG = 16.6
-_EXPECTED_ARCSEC = {"natural": ((0.0, 69.9),), "uniform": ((0.0, 20.2),)}
-_EXPECTED_ARCSEC["briggs"] = ((-2.0, 20.2), (0.0, 24.4), (0.5, 29.7), (2.0, 69.9))
+_EXPECTED_ARCSEC: Mapping[str, tuple[tuple[float, float], ...]] = {
+    "natural": ((0.0, 69.9),),
+    "uniform": ((0.0, 20.2),),
+    "briggs": ((-2.0, 20.2), (0.0, 24.4), (0.5, 29.7), (2.0, 69.9)),
+}
 """Geometric mean beam by weighting, and robustness, of the whole array at the declination above and 1.4 GHz."""
 
 
@@ -60,7 +63,7 @@ class ImagePlanes:
 
 
 def expected_beam(weighting: str, robust: float, dec: float, frequency_hz: float) -> float | None:
-    """Geometric mean FWHM (rad) that the whole array makes on the meridian; None for other weights, or below the horizon.
+    """Geometric mean FWHM (rad) that the whole array makes on the meridian; None for other weights, or too far south.
 
     Measured with all antennas at Dec 16.6 and 1.4 GHz (natural 74 by 66 arcsec, Briggs +0.5 44 by 20, Briggs 0 35 by
     17, uniform 29 by 14), between them linear in the logarithm. The array is flat: elsewhere its north-south extent is
@@ -76,7 +79,7 @@ def expected_beam(weighting: str, robust: float, dec: float, frequency_hz: float
     if weighting not in _EXPECTED_ARCSEC:
         return None
     at, arcsec = np.array(_EXPECTED_ARCSEC[weighting]).T
-    size = math.exp(np.interp(robust, at, np.log(arcsec)))
+    size = math.exp(float(np.interp(robust, at, np.log(arcsec))))
     here, there = (math.cos(d - math.radians(telescope.LATITUDE_DEG)) for d in (dec, math.radians(_FIT_DEC_DEG)))
     if not here > 0.0:
         return None
@@ -84,7 +87,7 @@ def expected_beam(weighting: str, robust: float, dec: float, frequency_hz: float
 
 
 def noise_by_annulus(residual: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Robust rms (Jy/beam) of the residual in `N_ANNULI` annuli about the centre, out to the edge, and in the corners."""
+    """Robust rms (Jy/beam) of the residual in `N_ANNULI` annuli from the centre to the edge, and in the corners."""
     n = len(residual)
     offset = (np.arange(n) - n // 2) / (n / 2)
     ring = np.minimum((np.hypot(offset[:, None], offset) * N_ANNULI).astype(np.int64), N_ANNULI)

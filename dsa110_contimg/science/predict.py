@@ -189,18 +189,17 @@ def predict(
         for row in range(lane * n_rows // lanes, (lane + 1) * n_rows // lanes):
             t = time_index[row]
             u, v, w = uvw[row, 0] / speed_of_light, uvw[row, 1] / speed_of_light, uvw[row, 2] / speed_of_light
-            loss[:] = np.float32(1.0)
             # d(baseline)/dt = omega (pole x baseline), in the axes of uvw
-            speed = 0.5 * EARTH_RATE * middle * integration_s
-            du, dv, dw = (
+            speed, half = 0.5 * EARTH_RATE * middle * integration_s, 0.5 * width_hz
+            rate = (
                 pole_uvw[1] * w - pole_uvw[2] * v,
                 pole_uvw[2] * u - pole_uvw[0] * w,
                 pole_uvw[0] * v - pole_uvw[1] * u,
             )
-            _paths(du * speed, dv * speed, dw * speed, offset[t], turns)
+            loss[:] = np.float32(1.0)
+            _paths(rate[0] * speed, rate[1] * speed, rate[2] * speed, offset[t], turns)
             _phasors(turns, re, im)
             _smear(turns, im, loss)
-            half = 0.5 * width_hz
             _paths(u * half, v * half, w * half, offset[t], turns)
             _phasors(turns, re, im)
             _smear(turns, im, loss)
@@ -209,9 +208,8 @@ def predict(
             _phasors(turns, step_re, step_im)
             turns[:] = path * frequencies_hz[0]
             _phasors(turns, re, im)
-            for s in range(n_sources):
-                re[s] *= loss[s]
-                im[s] *= loss[s]
+            re *= loss
+            im *= loss
             for channel in range(n_channels):
                 out[row, channel] = _sum_and_step(apparent[t, channel], re, im, step_re, step_im)
     return out

@@ -38,6 +38,11 @@ class Response:
     beam: PrimaryBeam
 
     @property
+    def dish_diameter_m(self) -> float:
+        """Of the dish, or of the Airy pattern as wide as a measured beam."""
+        return self.beam.diameter_m
+
+    @property
     def mean_frequency_hz(self) -> float:
         return float((self.weights.sum(axis=0) * self.frequencies).sum() / self.weights.sum())
 

@@ -69,7 +69,7 @@ def _surviving(
 
 
 def surviving_fraction(
-    ra: ArrayLike, dec: ArrayLike, data: ImagingData, weights: NDArray[np.float32]
+    ra: ArrayLike, dec: ArrayLike, data: ImagingData, weights: NDArray[np.float32], *, averaged: bool = True
 ) -> NDArray[np.float64]:
     """Fraction of the peak of a point source that is left in an image.
 
@@ -85,6 +85,8 @@ def surviving_fraction(
         Directions (rad, ICRS).
     data : ImagingData
     weights : (sample,) imaging weights
+    averaged : bool
+        Whether the image was made of these averaged channels; else of the correlator's own.
 
     Returns
     -------
@@ -100,7 +102,7 @@ def surviving_fraction(
     pole = np.array([0.0, np.cos(centre[1]), np.sin(centre[1])])
     rate = np.cross(pole, wavelengths) * (EARTH_ROTATION * data.track.integration_s)
     width = np.array([c.native_width_hz for c in data.channels])[channels] / frequency
-    factor = np.array([c.factor for c in data.channels])[channels]
+    factor = np.array([c.factor if averaged else 1 for c in data.channels])[channels]
     time, weight = data.time_index[row], weights[sample].astype(np.float64)
     mean_frequency = float((weight * frequency).sum() / weight.sum())
     theta = separation(ra.reshape(-1, 1), dec.reshape(-1, 1), data.track.pointing_ra, data.track.pointing_dec)

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from scipy.constants import speed_of_light
 
 from dsa110_contimg.exceptions import ImagingError
+from dsa110_contimg.options import ImageOptions
 from dsa110_contimg.science.averaging import ImagingData
-from dsa110_contimg.science.casasyntax import UVRange
+from dsa110_contimg.science.casasyntax import UVRange, parse_uvrange
 
 Scheme = Literal["natural", "uniform", "briggs"]
 
@@ -37,12 +38,23 @@ class UVShape(NamedTuple):
     taper_rad: float = 0.0
 
     def limits(self) -> _Limits:
-        """For the kernels. exp(-d^2 4 ln 2 / F^2) of an angle d becomes exp(-q^2 (pi F)^2 / (4 ln 2)) of q wavelengths."""
+        """For the kernels; exp(-4 ln 2 d^2 / F^2) of angles is exp(-(pi F q)^2 / (4 ln 2)) of wavelengths."""
         taper = (np.pi * self.taper_rad) ** 2 / (4.0 * np.log(2.0))
         return _Limits(self.uvrange.least**2, self.uvrange.most**2, self.uvrange.in_wavelengths, float(taper))
 
 
 EVERYTHING = UVShape()
+
+
+def uv_shape(options: ImageOptions) -> UVShape:
+    """What the options say.
+
+    Raises
+    ------
+    InputError
+        ``uvrange`` is not one.
+    """
+    return UVShape(parse_uvrange(options.uvrange), float(np.radians(options.uv_taper_arcsec / 3600.0)))
 
 
 class _Limits(NamedTuple):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -12,24 +13,33 @@ import pandas as pd
 import xarray as xr
 from astropy.table import Table
 from numpy.typing import NDArray
+from scipy.constants import speed_of_light
 
+from dsa110_contimg import telescope
 from dsa110_contimg.exceptions import ImagingError
-from dsa110_contimg.io import fieldmodel, fits, ms
+from dsa110_contimg.io import beams, fieldmodel, files, fits, ms, scratch_ms, tclean, wsclean
+from dsa110_contimg.io.imagers import Request
 from dsa110_contimg.options import ImageOptions
 from dsa110_contimg.records import ImageProduct, MeasurementSet
 from dsa110_contimg.science import subtraction
 from dsa110_contimg.science.aberration import aberration_scale
 from dsa110_contimg.science.apparent import ApparentSky
 from dsa110_contimg.science.averaging import ImagingData, concatenate, from_dataset
-from dsa110_contimg.science.beam import half_power_radius
+from dsa110_contimg.science.beam import AIRY, PrimaryBeam, half_power_radius, primary_beam
+from dsa110_contimg.science.casasyntax import parse_uvrange
+from dsa110_contimg.science.cleanmask import as_file, catalog_mask, given_mask
+from dsa110_contimg.science.coordinates import circular_mean
 from dsa110_contimg.science.deconvolution import clean, robust_rms
+from dsa110_contimg.science.faraway import FarFit, fit_and_subtract, solar_elongation
 from dsa110_contimg.science.grid import SkyGrid
 from dsa110_contimg.science.gridding import Gridder
-from dsa110_contimg.science.imaging import Cleaned
-from dsa110_contimg.science.response import Response, image_response
-from dsa110_contimg.science.restoring import add_points, fit_beam, restore
+from dsa110_contimg.science.imaging import Cleaned, memory_estimate, require, require_memory
+from dsa110_contimg.science.phasing import phase_to
+from dsa110_contimg.science.response import Response, image_response, noise_map
+from dsa110_contimg.science.restoring import Beam, add_points, fit_beam, restore
 from dsa110_contimg.science.smearing import surviving_fraction
-from dsa110_contimg.science.weighting import imaging_weights, row_importance, thermal_noise
+from dsa110_contimg.science.stokes import stokes_i
+from dsa110_contimg.science.weighting import imaging_weights, row_importance, thermal_noise, uv_shape
 
 Progress = Callable[[int, int], None]
 
@@ -40,15 +50,35 @@ _MAP_STEPS = 12
 
 
 @dataclass(frozen=True)
-class _Made:
-    """Everything that imaging computes, before it is written."""
+class _Sky:
+    """What is imaged, with which weights, onto which pixels.
+
+    Attributes
+    ----------
+    cell : apparent angle of a pixel (rad), without the aberration that the pixels of ``grid`` have.
+    averaged : whether the imager is given ``data`` as averaged here.
+    """
 
     data: ImagingData
     weights: NDArray[np.float32]
-    cleaned: Cleaned
     response: Response
     grid: SkyGrid
+    cell: float
     vafactor: float
+    averaged: bool
+    far: tuple[FarFit, ...]
+
+    def surviving(self, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> NDArray[np.float64]:
+        return surviving_fraction(ra, dec, self.data, self.weights, averaged=self.averaged)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What an imager made of it."""
+
+    sky: _Sky
+    cleaned: Cleaned
+    imager: str
 
 
 @dataclass(frozen=True)
@@ -70,8 +100,12 @@ def image(
     known: pd.DataFrame | None = None,
     history: Sequence[str] = (),
     progress: Progress | None = None,
+    work_dir: Path | None = None,
 ) -> ImageProduct:
     """Image calibrated visibilities and deconvolve them.
+
+    The imager makes model, residual and point spread function; beam, smearing, known sources and products are the same
+    whoever made them.
 
     Parameters
     ----------
@@ -79,7 +113,7 @@ def image(
         Of a Measurement Set, CORRECTED_DATA is imaged.
     options : ImageOptions
     out_dir : Path
-        ``<group id>.<kind>.fits`` are written there: image, pbcor, pb, residual, model, psf, smearing.
+        ``<group id>.<kind>.fits`` are written there: image, pbcor, pb, residual, model, psf, smearing, noise.
     flux_scale_error : float
         Relative error of the flux scale, from calibration; NaN if not known. It is carried, not used.
     known : DataFrame, optional
@@ -88,75 +122,162 @@ def image(
     history : sequence of str
         Lines for the header's HISTORY: where the visibilities come from.
     progress : callable (done, total), optional
-        Called after every major cycle.
+        Called after every major cycle of the native imager.
+    work_dir : Path, optional
+        Where the other imagers work; ``out_dir`` by default. Nothing stays there.
 
     Raises
     ------
     ImagingError
-        Everything is flagged, deconvolution diverged, or the pixels are too coarse for the beam.
+        Everything is flagged, deconvolution diverged, the pixels are too coarse for the beam, the image needs more
+        memory than there is, or the imager does not do what the options ask for.
+    ExternalToolError
+        The imager is not installed, or failed.
     OutputError
         ``out_dir`` cannot be written.
     """
+    imager = "native" if options.imager == "auto" else options.imager
+    require(options, imager)
     if options.n_pixels % 2:
         raise ImagingError("The image size must be even", found=options.n_pixels, expected=options.n_pixels + 1)
+    require_memory(_memory(options, 0), files.available_memory(), options.memory_gb)
     datasets = _datasets(visibilities)
+    measured = None if options.beam_table is None else beams.read_beam(options.beam_table)
+    primary = primary_beam(measured, float(datasets[0].attrs.get("dish_diameter", telescope.DISH_DIAMETER_M)))
     sources = subtraction.NOTHING
-    if known is not None:
-        sources = subtraction.known_sources(datasets[0], known, options.known_min_jy)
-        datasets = _subtracted(visibilities, datasets, sources)
-    made = _make(datasets, options, progress)
-    known_here = _known_table(made, sources)
+    if known is not None and options.subtract_known:
+        sources = subtraction.known_sources(datasets[0], known, options.known_min_jy, primary)
+        datasets = _subtracted(visibilities, datasets, sources, primary)
+    sky = _prepare(datasets, primary, options, averaged=imager == "native")
+    if imager == "native":
+        made = _natively(sky, known, options, progress)
+    else:
+        made = _outside(datasets, sky, known, options, imager, work_dir or out_dir)
+    known_here = _known_table(sky, sources)
     planes = _planes(made, options, known_here)
     group_id = str(datasets[0].attrs["group_id"])
     source = _Source(group_id, str(datasets[0].attrs["telescope_name"]), flux_scale_error, tuple(history))
-    tables = {"pb": {RESPONSE_TABLE: _response_table(made.response)}, "model": {KNOWN_TABLE: known_here}}
+    own = {} if measured is None else {beams.EXTENSION: measured}
+    tables = {"pb": {RESPONSE_TABLE: _response_table(sky.response), **own}, "model": {KNOWN_TABLE: known_here}}
     return _write(made, planes, tables, options, out_dir / group_id, source)
 
 
 def _datasets(visibilities: MeasurementSet | xr.Dataset | Sequence[xr.Dataset]) -> list[xr.Dataset]:
     if isinstance(visibilities, MeasurementSet):
-        return [ms.open_ms(visibilities.path, "CORRECTED_DATA")]
-    return [visibilities] if isinstance(visibilities, xr.Dataset) else list(visibilities)
+        given = [ms.open_ms(visibilities.path, "CORRECTED_DATA")]
+    else:
+        given = [visibilities] if isinstance(visibilities, xr.Dataset) else list(visibilities)
+    return [_of_one_centre(dataset) for dataset in given]
+
+
+def _of_one_centre(dataset: xr.Dataset) -> xr.Dataset:
+    """Integrations that have phase centres of their own are turned to the middle of them."""
+    if "phase_center_ra" not in dataset.coords:
+        return dataset
+    ra, dec = (dataset[f"phase_center_{name}"].to_numpy() for name in ("ra", "dec"))
+    return phase_to(dataset, (float(circular_mean(ra)), float(dec.mean())))
 
 
 def _subtracted(
     visibilities: MeasurementSet | xr.Dataset | Sequence[xr.Dataset],
     datasets: list[xr.Dataset],
     sources: subtraction.PointSources,
+    primary: PrimaryBeam,
 ) -> list[xr.Dataset]:
     """Without the known sources: less MODEL_DATA where that was predicted from these very sources."""
     if isinstance(visibilities, MeasurementSet):
         told = fieldmodel.read_field_model(visibilities.path)
-        if told is not None and told.sources == sources.digest():
-            whole = ms.open_ms(visibilities.path, "CORRECTED_DATA", model=True)
+        if told is not None and told.sources == sources.digest() and primary == AIRY:
+            whole = _of_one_centre(ms.open_ms(visibilities.path, "CORRECTED_DATA", model=True))
             return [whole.assign(VISIBILITY=whole["VISIBILITY"] - whole["MODEL"]).drop_vars("MODEL")]
-    return [subtraction.subtract(dataset, sources) for dataset in datasets]
+    return [subtraction.subtract(dataset, sources, primary) for dataset in datasets]
 
 
-def _make(datasets: list[xr.Dataset], options: ImageOptions, progress: Progress | None) -> _Made:
+def _prepare(datasets: list[xr.Dataset], primary: PrimaryBeam, options: ImageOptions, *, averaged: bool) -> _Sky:
+    """Flat rows with their weights. Imagers that read the visibilities themselves get them unaveraged: then what is
+    averaged here serves to know the weights alone, and smears nothing.
+    """
     parts, cell = [], np.radians(options.cell_arcsec / 3600.0)
+    far: list[FarFit] = []
     for dataset in datasets:
-        diameter = float(dataset.attrs.get("dish_diameter", 0.0))
-        middle = float(dataset["frequency"].mean())
-        radius = half_power_radius(middle, diameter) if diameter else half_power_radius(middle)
+        radius = half_power_radius(float(dataset["frequency"].mean()), primary.diameter_m)
         rows = np.nan_to_num(np.asarray(dataset["UVW"].to_numpy(), np.float64).reshape(-1, 3))
         frequencies = np.asarray(dataset["frequency"].to_numpy(), np.float64)
-        worth = row_importance(rows, frequencies, options.n_pixels, cell, options.weighting, options.robust)
-        parts.append(from_dataset(dataset, options.averaging_loss, radius, worth))
+        worth = row_importance(
+            rows, frequencies, options.n_pixels, cell, options.weighting, options.robust, uv_shape(options)
+        )
+        part = from_dataset(dataset, options.averaging_loss, radius, worth, options.stokes)
+        part = replace(part, track=replace(part.track, beam=primary))
+        # where other telescopes stand is not known here, nor what is above their horizon
+        ours = dataset.attrs["telescope_name"] == telescope.TELESCOPE_NAME
+        if averaged and ours and options.far_sigma is not None:
+            far += fit_and_subtract(part, least_sigma=options.far_sigma)
+        parts.append(part)
     data = concatenate(parts)
-    weights = imaging_weights(data, options.n_pixels, cell, options.weighting, options.robust)
-    gridder = Gridder(data, weights, options.n_pixels, cell, options.accuracy, options.threads)
-    psf = gridder.psf()
-    beam = fit_beam(psf, cell)
+    require_memory(_memory(options, len(data.weights)), files.available_memory(), options.memory_gb)
+    weights = imaging_weights(data, options.n_pixels, cell, options.weighting, options.robust, uv_shape(options))
     centre = (data.phase_center_ra, data.phase_center_dec)
     vafactor = aberration_scale(*centre, float(data.track.mjd.mean()))
     grid = SkyGrid(options.n_pixels, cell * vafactor, *centre)
-    apparent = ApparentSky(gridder, grid, max(2, round(beam.major / cell / 1.5)))
+    return _Sky(data, weights, image_response(data, weights).merged(), grid, cell, vafactor, averaged, tuple(far))
+
+
+def _natively(sky: _Sky, known: pd.DataFrame | None, options: ImageOptions, progress: Progress | None) -> _Made:
+    gridder = Gridder(sky.data, sky.weights, options.n_pixels, sky.cell, options.accuracy, options.threads)
+    psf = gridder.psf()
+    beam = fit_beam(psf, sky.cell)
+    apparent = ApparentSky(gridder, sky.grid, max(2, round(beam.major / sky.cell / 1.5)))
     total = options.max_major_cycles
-    result = clean(gridder, psf, options, apparent, (lambda cycle: progress(cycle.number, total)) if progress else None)
+    told = (lambda cycle: progress(cycle.number, total)) if progress else None
+    result = clean(gridder, psf, options, apparent, told, _mask(options, known, sky, beam))
     last, program = result.cycles[-1], f"ducc0 {version('ducc0')}, radler {version('radler')}"
     cleaned = Cleaned(result.model, result.residual, psf, beam, None, last.iterations, last.number, program)
-    return _Made(data, weights, cleaned, image_response(data, weights).merged(), grid, vafactor)
+    return _Made(sky, cleaned, "native")
+
+
+def _outside(
+    datasets: list[xr.Dataset],
+    sky: _Sky,
+    known: pd.DataFrame | None,
+    options: ImageOptions,
+    imager: str,
+    work_dir: Path,
+) -> _Made:
+    """By WSClean or tclean, from a Measurement Set written for it: one phase centre, known sources subtracted."""
+    limits = parse_uvrange(options.uvrange)
+    uv_lambda = (limits.least, limits.most) if limits.in_wavelengths else (0.0, float("inf"))
+    # a mask of the catalogue needs a size before the beam is known: that of the longest baseline
+    longest = float(np.sqrt((sky.data.uvw[:, :2] ** 2).sum(axis=1)).max())
+    size = speed_of_light / sky.response.mean_frequency_hz / max(longest, 1.0)
+    mask = _mask(options, known, sky, Beam(size, size, 0.0))
+    program = {"wsclean": wsclean, "tclean": tclean}[imager]
+    files.make_directory(work_dir)
+    with tempfile.TemporaryDirectory(prefix=f".{imager}-", dir=work_dir) as scratch, as_file(mask) as mask_path:
+        place = Path(scratch)
+        hands = [stokes_i(d) if options.stokes == "I" else d.sel(polarization=[options.stokes]) for d in datasets]
+        paths = tuple(scratch_ms.write(view, place / f"{number}.ms") for number, view in enumerate(hands))
+        request = Request(paths, options, mask=mask_path, uv_lambda=uv_lambda, memory_gb=options.memory_gb)
+        planes = program.image(request, place)
+    beam = fit_beam(planes.psf, sky.cell)
+    count = planes.iterations, planes.major_cycles
+    return _Made(sky, Cleaned(planes.model, planes.residual, planes.psf, beam, None, *count, planes.program), imager)
+
+
+def _memory(options: ImageOptions, n_samples: int) -> int:
+    return memory_estimate(options.n_pixels, n_samples, multiscale=options.deconvolver == "multiscale")
+
+
+def _mask(options: ImageOptions, known: pd.DataFrame | None, sky: _Sky, beam: Beam) -> NDArray[np.bool_] | None:
+    """Where the options let components stand; None: the automatic mask, or anywhere."""
+    if options.mask in ("auto", "none"):
+        return None
+    if options.mask == "catalog":
+        if known is None:
+            raise ImagingError("A mask of catalogue sources needs a catalogue", found="none", expected="known")
+        wanted = subtraction.point_sources(known)
+        return catalog_mask(wanted, sky.response, sky.grid, options.mask_min_jy, beam.major)
+    path = Path(options.mask)
+    return given_mask(fits.read_plane(path), fits.read_header(path), sky.grid)
 
 
 def _planes(made: _Made, options: ImageOptions, known: Table) -> dict[str, NDArray[np.float32]]:
@@ -164,14 +285,14 @@ def _planes(made: _Made, options: ImageOptions, known: Table) -> dict[str, NDArr
 
     The model keeps what deconvolution found: the known sources are not on its pixels, and stand in a table beside it.
     """
-    spacing = half_power_radius(made.response.mean_frequency_hz, made.response.dish_diameter_m) / _MAP_STEPS
-    cleaned, cell = made.cleaned, made.grid.cell / made.vafactor
+    sky, cleaned, cell = made.sky, made.cleaned, made.sky.cell
+    spacing = half_power_radius(sky.response.mean_frequency_hz, sky.response.dish_diameter_m) / _MAP_STEPS
     restored = cleaned.restored
     if restored is None:
         restored = restore(cleaned.model, cleaned.residual, cleaned.beam, cell, options.threads)
     add_points(restored, cleaned.beam, cell, (known["X"], known["Y"]), known["PEAK"])
-    pb = made.grid.map(made.response.at, spacing)
-    smearing = made.grid.map(lambda ra, dec: surviving_fraction(ra, dec, made.data, made.weights), 2 * spacing)
+    pb = sky.grid.map(sky.response.at, spacing)
+    smearing = sky.grid.map(sky.surviving, 2 * spacing)
     with np.errstate(divide="ignore", invalid="ignore"):
         pbcor = np.where(pb >= options.pb_cut, restored / pb, np.float32(np.nan))
     return {
@@ -181,19 +302,20 @@ def _planes(made: _Made, options: ImageOptions, known: Table) -> dict[str, NDArr
         "model": cleaned.model,
         "psf": cleaned.psf,
         "smearing": smearing,
+        "noise": noise_map(robust_rms(cleaned.residual), pb, options.pb_cut),
         "image": restored,
     }
 
 
-def _known_table(made: _Made, sources: subtraction.PointSources) -> Table:
+def _known_table(sky: _Sky, sources: subtraction.PointSources) -> Table:
     """Place (pixels from 0) and peak in this image of those subtracted sources that lie in it."""
-    x, y = made.grid.pixel(sources.ra, sources.dec)
-    inside = (x > -0.5) & (x < made.grid.n_pixels - 0.5) & (y > -0.5) & (y < made.grid.n_pixels - 0.5)
+    x, y = sky.grid.pixel(sources.ra, sources.dec)
+    inside = (x > -0.5) & (x < sky.grid.n_pixels - 0.5) & (y > -0.5) & (y < sky.grid.n_pixels - 0.5)
     here = sources.where(inside)
     peak = np.zeros(0)
     if len(here):
-        response = made.response.at(here.ra, here.dec, here.spectral_index)
-        peak = here.flux_jy * response * surviving_fraction(here.ra, here.dec, made.data, made.weights)
+        response = sky.response.at(here.ra, here.dec, here.spectral_index)
+        peak = here.flux_jy * response * sky.surviving(here.ra, here.dec)
     columns = {"RA": np.degrees(here.ra), "DEC": np.degrees(here.dec), "X": x[inside], "Y": y[inside], "PEAK": peak}
     return Table(columns, units={"RA": "deg", "DEC": "deg", "X": "pix", "Y": "pix", "PEAK": "Jy/beam"})
 
@@ -210,9 +332,15 @@ def _write(
     paths = {kind: stem.with_name(f"{stem.name}.{kind}.fits") for kind in planes}
     for kind, plane in planes.items():
         fits.write_image(paths[kind], plane, header, fits.UNITS.get(kind, "JY/BEAM"), tables.get(kind))
+    noise = robust_rms(made.cleaned.residual)
     return ImageProduct(
         path=paths["image"],
-        **{f"{kind}_path": paths[kind] for kind in ("pbcor", "pb", "residual", "model", "psf", "smearing")},
+        pbcor_path=paths["pbcor"],
+        pb_path=paths["pb"],
+        residual_path=paths["residual"],
+        model_path=paths["model"],
+        psf_path=paths["psf"],
+        smearing_path=paths["smearing"],
         group_id=source.group_id,
         ra_deg=header.ra_deg,
         dec_deg=header.dec_deg,
@@ -223,51 +351,78 @@ def _write(
         bmaj_deg=header.beam_deg[0],
         bmin_deg=header.beam_deg[1],
         bpa_deg=header.beam_deg[2],
-        noise_jy=robust_rms(made.cleaned.residual),
-        thermal_noise_jy=thermal_noise(made.data, made.weights),
-        frequency_hz=made.response.mean_frequency_hz,
+        noise_jy=noise,
+        thermal_noise_jy=thermal_noise(made.sky.data, made.sky.weights),
+        frequency_hz=header.frequency_hz,
         flux_scale_error=source.flux_scale_error,
+        tier=options.tier,
+        imager=made.imager,
+        dynamic_range=float(np.nanmax(planes["image"])) / noise if noise > 0 else float("nan"),
     )
 
 
 def _header(made: _Made, options: ImageOptions, source: _Source) -> fits.ImageHeader:
-    track, channels = made.data.track, made.data.channels
+    sky, cleaned = made.sky, made.cleaned
+    track, channels = sky.data.track, sky.data.channels
     half = track.integration_s / 2.0 / 86400.0
     low = min(c.frequencies[0] - c.native_width_hz * c.factor / 2 for c in channels)
     high = max(c.frequencies[-1] + c.native_width_hz * c.factor / 2 for c in channels)
-    package = _package_version()
-    weighting = f"briggs {options.robust:+.1f}" if options.weighting == "briggs" else options.weighting
+    package, thermal = _package_version(), thermal_noise(sky.data, sky.weights)
+    crossed = np.repeat(sky.data.uvw.any(axis=1), np.diff(sky.data.offsets))
+    noises = (("THERMAL", thermal, "[Jy/beam] radiometer equation"),) if np.isfinite(thermal) else ()
     return fits.ImageHeader(
         n_pixels=options.n_pixels,
-        cell_deg=float(np.degrees(made.grid.cell)),
-        ra_deg=float(np.degrees(made.data.phase_center_ra) % 360.0),
-        dec_deg=float(np.degrees(made.data.phase_center_dec)),
-        frequency_hz=made.response.mean_frequency_hz,
+        cell_deg=float(np.degrees(sky.grid.cell)),
+        ra_deg=float(np.degrees(sky.data.phase_center_ra) % 360.0),
+        dec_deg=float(np.degrees(sky.data.phase_center_dec)),
+        frequency_hz=sky.response.mean_frequency_hz,
         bandwidth_hz=float(high - low),
         beam_deg=(
-            float(np.degrees(made.cleaned.beam.major) * made.vafactor),
-            float(np.degrees(made.cleaned.beam.minor) * made.vafactor),
-            float(np.degrees(made.cleaned.beam.angle)),
+            float(np.degrees(cleaned.beam.major) * sky.vafactor),
+            float(np.degrees(cleaned.beam.minor) * sky.vafactor),
+            float(np.degrees(cleaned.beam.angle)),
         ),
         mjd_start=float(track.mjd.min() - half),
         mjd_end=float(track.mjd.max() + half),
-        vafactor=made.vafactor,
+        vafactor=sky.vafactor,
         telescope=source.telescope_name,
         provenance=(
             ("OBJECT", source.group_id, "group"),
             ("ORIGIN", f"dsa110_contimg {package}", ""),
+            ("IMAGER", made.imager, cleaned.program),
+            ("TIER", options.tier, "NON-SCIENCE" if options.tier == "development" else ""),
             ("OPTIONS", options.digest(), "digest of the imaging options"),
-            ("WEIGHT", weighting, "imaging weights"),
-            ("NCLEAN", made.cleaned.iterations, "minor iterations"),
-            ("NMAJOR", made.cleaned.major_cycles, "major cycles"),
-            ("RESNOISE", robust_rms(made.cleaned.residual), "[Jy/beam] robust rms of the residual"),
+            ("WEIGHT", _weighting(options), "imaging weights"),
+            ("NCLEAN", cleaned.iterations, "minor iterations"),
+            ("NMAJOR", cleaned.major_cycles, "major cycles"),
+            ("RESNOISE", robust_rms(cleaned.residual), "[Jy/beam] robust rms of the residual"),
+            *noises,
+            ("SUNELONG", _elongation(sky), "[deg] angle to the Sun"),
+            ("FLAGGED", 1.0 - float((sky.data.weights[crossed] > 0).mean()), "averaged visibilities without data"),
         ),
         history=(
-            f"imaged by dsa110_contimg {package}: {made.cleaned.program}",
+            f"imaged by dsa110_contimg {package}: {cleaned.program}",
             f"options {options.model_dump_json()}",
+            *(
+                f"{fit.source.name}: {fit.apparent_jy:.3g} Jy apparent, {fit.sigma:.1f} sigma, "
+                + ("subtracted" if fit.subtracted else "not subtracted")
+                for fit in sky.far
+            ),
             *source.history,
         ),
     )
+
+
+def _elongation(sky: _Sky) -> float:
+    centre = sky.data.phase_center_ra, sky.data.phase_center_dec
+    return round(solar_elongation(*centre, float(sky.data.track.mjd.mean())), 3)
+
+
+def _weighting(options: ImageOptions) -> str:
+    """Weights in a few words, as they decide the beam."""
+    told = f"briggs {options.robust:+.1f}" if options.weighting == "briggs" else options.weighting
+    taper = f" taper {options.uv_taper_arcsec:g}" if options.uv_taper_arcsec else ""
+    return told + taper + (f" uv {options.uvrange}" if options.uvrange else "")
 
 
 def _package_version() -> str:

@@ -142,14 +142,7 @@ def _open(image: ImageProduct) -> _Opened:
         float(np.radians(header["CRVAL2"])),
     )
     beam = Beam(*(float(np.radians(header[name])) for name in ("BMAJ", "BMIN", "BPA")))
-    table = fits.read_table(image.pb_path, "RESPONSE")
-    response = Response(
-        pointing_ra=np.radians(np.asarray(table["POINTING_RA"], np.float64)),
-        pointing_dec=np.radians(np.asarray(table["POINTING_DEC"], np.float64)),
-        frequencies=np.array(table["FREQUENCY"][0], np.float64, ndmin=1),
-        weights=np.asarray(table["WEIGHT"], np.float64).reshape(len(table), -1),
-        beam=primary_beam(beams.beam_of_image(image.pb_path), float(table["DISH_DIAMETER"][0])),
-    )
+    response = read_response(image.pb_path)
     subtracted = fits.read_table(image.model_path, "KNOWN")
     x, y, peak = (np.asarray(subtracted[name], np.float64) for name in ("X", "Y", "PEAK"))
     return _Opened(
@@ -163,6 +156,24 @@ def _open(image: ImageProduct) -> _Opened:
         smearing=fits.read_plane(image.smearing_path),
         grid=grid,
         response=response,
+    )
+
+
+def read_response(pb_path: Path) -> Response:
+    """What an image saw, as its ``.pb.fits`` keeps it: weights of pointings and frequencies, and the beam.
+
+    Raises
+    ------
+    CorruptFileError
+        The file is missing, unreadable, or not ours.
+    """
+    table = fits.read_table(pb_path, "RESPONSE")
+    return Response(
+        pointing_ra=np.radians(np.asarray(table["POINTING_RA"], np.float64)),
+        pointing_dec=np.radians(np.asarray(table["POINTING_DEC"], np.float64)),
+        frequencies=np.array(table["FREQUENCY"][0], np.float64, ndmin=1),
+        weights=np.asarray(table["WEIGHT"], np.float64).reshape(len(table), -1),
+        beam=primary_beam(beams.beam_of_image(pb_path), float(table["DISH_DIAMETER"][0])),
     )
 
 

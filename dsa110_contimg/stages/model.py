@@ -82,7 +82,6 @@ def predict_field(
     primary = _primary_beam(options)
     sky = _sky(record, field, pointing, options, calibrator, catalog)
     lmn, offset = predict.source_geometry(sky.ra, sky.dec, (layout.ra, layout.dec), pointing, float(layout.mjd.mean()))
-    parallel = [i for i, p in enumerate(layout.polarizations) if p in ("XX", "YY")]
     ms.ensure_column(record.path, fieldmodel.COLUMN)
     n_times, n_rows = layout.mjd.size, layout.antenna1.size
 
@@ -101,6 +100,20 @@ def predict_field(
             layout.integration_s,
         )
 
+    _write(record, layout, block, sky.told, progress)
+    return sky.told
+
+
+def _write(
+    record: MeasurementSet,
+    layout: ms.Layout,
+    block: Callable[[int], NDArray[np.complex64]],
+    told: fieldmodel.FieldModel,
+    progress: Progress | None,
+) -> None:
+    """Write MODEL_DATA, some integrations while the next are predicted; take FLAG back to what `flag` left."""
+    n_times, n_rows = layout.mjd.size, layout.antenna1.size
+    parallel = [i for i, p in enumerate(layout.polarizations) if p in ("XX", "YY")]
     with ms.opened(record.path, writable=True) as main, ThreadPoolExecutor(1) as pool:
         fieldmodel.forget_field_model(main)
         # an earlier try may have added the flags of its solutions
@@ -118,8 +131,7 @@ def predict_field(
                 main.putcol("FLAG", kept, first * n_rows, len(full))
             if progress:
                 progress(min(first + _TIMES, n_times), n_times)
-        fieldmodel.write_field_model(main, sky.told)
-    return sky.told
+        fieldmodel.write_field_model(main, told)
 
 
 def _primary_beam(options: CalibrateOptions) -> beam.PrimaryBeam:

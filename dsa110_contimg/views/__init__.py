@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         solution_snr,
     )
     from dsa110_contimg.views.explore import explorer
+    from dsa110_contimg.views.explore_image import image_explorer
     from dsa110_contimg.views.fluxes import flux_ratio, light_curves, noise_vs_time, position_offsets, ratio_by_group
     from dsa110_contimg.views.image import image_view, thumbnail
     from dsa110_contimg.views.interactive import (
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from dsa110_contimg.views.looking import amplitude, flags, phase, waterfall
     from dsa110_contimg.views.planes import flag_fractions
     from dsa110_contimg.views.search import calibrator_search
+    from dsa110_contimg.views.skyplot import image_glance, sky
     from dsa110_contimg.views.summary import glance
     from dsa110_contimg.views.tables import Markup, brightest_sources, key_values, table
     from dsa110_contimg.views.visibilities import amplitude_phase, uv_coverage
@@ -48,6 +50,8 @@ _WHERE = {
     "flux_ratio": "fluxes",
     "gain_solutions": "calibration",
     "glance": "summary",
+    "image_explorer": "explore_image",
+    "image_glance": "skyplot",
     "image_view": "image",
     "interactive_amplitude": "interactive",
     "interactive_phase": "interactive",
@@ -60,6 +64,7 @@ _WHERE = {
     "position_offsets": "fluxes",
     "ratio_by_group": "fluxes",
     "refant_ranking": "calibration",
+    "sky": "skyplot",
     "solution_snr": "calibration",
     "table": "tables",
     "thumbnail": "image",
@@ -82,6 +87,8 @@ __all__ = [
     "flux_ratio",
     "gain_solutions",
     "glance",
+    "image_explorer",
+    "image_glance",
     "image_view",
     "interactive_amplitude",
     "interactive_phase",
@@ -94,6 +101,7 @@ __all__ = [
     "position_offsets",
     "ratio_by_group",
     "refant_ranking",
+    "sky",
     "solution_snr",
     "table",
     "thumbnail",

@@ -70,13 +70,13 @@ def image_view(image: ImageProduct, sources: pd.DataFrame | None = None) -> Figu
     whole = figure.add_subplot(grid[:, :2], projection=sky.wcs)
     norm = style.sky_norm(image.noise_jy * 1e3, float(np.nanmax(sky.values)) * 1e3)
     shown = _overview(whole, sky.values * 1e3, response, norm)
-    _label_sky(whole, f"{image.group_id} UTC, {image.frequency_hz / 1e9:.3f} GHz")
+    label_sky(whole, f"{image.group_id} UTC, {image.frequency_hz / 1e9:.3f} GHz")
     if sources is not None and len(sources):
-        _overlay(whole, sky.wcs, sources)
+        overlay(whole, sky.wcs, sources)
     bar = figure.colorbar(
         shown, ax=whole, location="bottom", shrink=0.8, pad=0.02, aspect=40, extend="max", label="brightness (mJy/beam)"
     )
-    ticks = _ticks(float(norm.vmin or 0.0), float(norm.vmax or 0.0))
+    ticks = asinh_ticks(float(norm.vmin or 0.0), float(norm.vmax or 0.0))
     bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
     bar.minorticks_off()
     _zoom(figure, grid[0, 2], sky, image)
@@ -98,16 +98,16 @@ def _overview(axes: Any, values: NDArray[np.float32], response: NDArray[np.float
     return shown
 
 
-def _label_sky(axes: Any, title: str) -> None:
-    axes.coords[0].set_axislabel("right ascension (ICRS)")
-    axes.coords[1].set_axislabel("declination (ICRS)")
+def label_sky(axes: Any, title: str, frame: str = "ICRS") -> None:
+    axes.coords[0].set_axislabel(f"right ascension ({frame})")
+    axes.coords[1].set_axislabel(f"declination ({frame})")
     axes.coords[0].set_major_formatter("hh:mm")
     axes.coords[1].set_major_formatter("dd:mm")
     axes.coords.grid(color="white", alpha=0.18, linestyle="solid", linewidth=0.6)
     axes.set_title(title)
 
 
-def _overlay(axes: Any, wcs: WCS, sources: pd.DataFrame) -> None:
+def overlay(axes: Any, wcs: WCS, sources: pd.DataFrame) -> None:
     x, y = wcs.world_to_pixel_values(sources["ra_deg"].to_numpy(), sources["dec_deg"].to_numpy())
     flux = sources["catalog_flux_jy"].fillna(0.0).clip(lower=0.0).to_numpy()
     axes.scatter(x, y, s=30 + 160 * np.sqrt(flux), facecolors="none", edgecolors=style.SKY, linewidths=0.9, alpha=0.9)
@@ -126,7 +126,7 @@ def _overlay(axes: Any, wcs: WCS, sources: pd.DataFrame) -> None:
         )  # fmt: skip
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def asinh_ticks(low: float, high: float) -> list[float]:
     """Zero and steps of about three on an asinh scale, far enough from zero to be read."""
     steps = [m * 10.0**e for e in range(-3, 5) for m in (1, 3)]
     return [0.0, *(step for step in steps if abs(low) < step <= high)]
@@ -143,7 +143,7 @@ def _zoom(figure: Figure, place: Any, sky: Plane, image: ImageProduct) -> None:
     axes = figure.add_subplot(place, projection=sky.wcs[rows, columns])
     norm = style.sky_norm(image.noise_jy * 1e3, float(sky.values[peak_y, peak_x]) * 1e3, saturation=np.inf)
     axes.imshow(sky.values[rows, columns] * 1e3, cmap=style.SKY_MAP, norm=norm, interpolation="nearest")
-    _label_sky(axes, f"Brightest, {float(sky.values[peak_y, peak_x]) * 1e3:.0f} mJy/beam")
+    label_sky(axes, f"Brightest, {float(sky.values[peak_y, peak_x]) * 1e3:.0f} mJy/beam")
     axes.coords[0].set_major_formatter("hh:mm:ss")
     axes.coords[0].set_ticks(number=3)
     major, minor = image.bmaj_deg * 3600 / cell, image.bmin_deg * 3600 / cell

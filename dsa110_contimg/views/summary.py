@@ -22,7 +22,7 @@ _CHEAP_FLAGS = 4_000_000
 """So many flags are read to be shown: a small file, a tenth of a second."""
 _SUBBAND_HZ = telescope.CHANNEL_WIDTH_HZ * telescope.N_CHANNELS_PER_SUBBAND
 _LINE = "rgba(128,128,128,.35)"
-_STYLE = f"""<style>
+STYLE = f"""<style>
 .dsa-glance {{ border:1px solid {_LINE}; border-radius:8px; padding:.7em 1em; max-width:760px; line-height:1.45;
   font-size:13px; background:rgba(128,128,128,.05); color:var(--jp-content-font-color1, inherit); }}
 .dsa-glance h4 {{ margin:0 0 .35em; font-size:15px; font-weight:650; }}
@@ -61,7 +61,7 @@ def glance(vis: xr.Dataset, fractions: xr.Dataset | None = None) -> str:
     body = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows if value)
     head = html.escape(str(vis.attrs.get("group_id", "Visibilities")))
     name = html.escape(str(vis.attrs.get("telescope_name", "")))
-    return f'{_STYLE}<div class="dsa-glance"><h4>{head}<span>{name}</span></h4><dl>{body}</dl></div>'
+    return f'{STYLE}<div class="dsa-glance"><h4>{head}<span>{name}</span></h4><dl>{body}</dl></div>'
 
 
 def _flags_are_cheap(vis: xr.Dataset) -> bool:

@@ -10,7 +10,14 @@ from scipy.integrate import quad
 from scipy.special import j0
 
 from dsa110_contimg import telescope
-from dsa110_contimg.science.beam import AiryBeam, airy_power, drift_averaged, half_power_radius, separation
+from dsa110_contimg.science.beam import (
+    AiryBeam,
+    TabulatedBeam,
+    airy_power,
+    drift_averaged,
+    half_power_radius,
+    separation,
+)
 
 DEG = np.pi / 180
 STEP = telescope.INTEGRATION_S * 2 * np.pi / 86164.0905
@@ -66,3 +73,43 @@ def test_the_beam_at_mid_time_is_five_per_cent_too_high_on_axis():
 def test_a_larger_dish_has_a_narrower_beam():
     at = (0.2 * DEG, 0.0, np.zeros(1), np.zeros(1), np.array([1.4e9]), np.ones((1, 1)))
     assert drift_averaged(*at, beam=AiryBeam(25.0)) == pytest.approx(airy_power(0.2 * DEG, 1.4e9, 25.0))
+
+
+# ---- a measured beam ----------------------------------------------------------------------------------------------
+
+
+def tabulated(diameter, last_deg=2.5, frequencies=(1.32e9, 1.4e9, 1.48e9), n=26):
+    angle, frequency = np.radians(np.linspace(0.0, last_deg, n)), np.array(frequencies)
+    power = airy_power(angle, frequency[:, None], diameter)
+    return TabulatedBeam(angle, frequency, power, np.zeros(power.shape))
+
+
+@pytest.mark.parametrize("diameter", [4.4, 4.65, 4.9])
+def test_a_table_of_the_airy_pattern_is_the_airy_pattern(diameter):
+    theta, frequency = np.radians(np.linspace(0, 6, 61))[:, None], np.linspace(1.312e9, 1.498e9, 7)
+    np.testing.assert_allclose(
+        tabulated(diameter).power(theta, frequency), airy_power(theta, frequency, diameter), atol=1e-4
+    )
+    assert tabulated(diameter).diameter_m == pytest.approx(diameter, rel=1e-3)
+
+
+def test_one_frequency_is_scaled_and_a_short_table_continues_as_airy():
+    beam = tabulated(4.4, last_deg=1.6, frequencies=(1.4e9,), n=17)
+    theta, frequency = np.radians(np.linspace(0, 8, 81))[:, None], np.linspace(1.312e9, 1.498e9, 5)
+    np.testing.assert_allclose(beam.power(theta, frequency), airy_power(theta, frequency, 4.4), atol=2e-4)
+
+
+def test_a_beam_of_any_shape_is_followed_between_its_angles_and_is_never_negative():
+    angle = np.radians(np.linspace(0.0, 3.0, 31))
+    profile = np.exp(-4 * np.log(2) * (angle / np.radians(2.9)) ** 2)[None]
+    beam = TabulatedBeam(angle, np.array([1.4e9]), profile, profile * 0)
+    theta = np.radians(np.linspace(0, 3, 200))
+    expected = np.exp(-4 * np.log(2) * (theta / np.radians(2.9)) ** 2)
+    np.testing.assert_allclose(beam.power(theta, 1.4e9), expected, atol=1e-5)
+    assert (beam.power(np.linspace(0, np.pi, 500), 1.4e9) >= 0).all()
+    assert beam.power(np.radians(120.0), 1.4e9) == 0.0
+
+
+def test_a_drift_average_takes_the_beam_it_is_given():
+    at = (1.4, 17 * DEG, np.array([1.4]), np.array([16 * DEG]), np.array([1.4e9]), np.ones((1, 1)))
+    assert drift_averaged(*at, beam=tabulated(4.4)) == pytest.approx(airy_power(1 * DEG, 1.4e9, 4.4), abs=1e-5)

@@ -129,6 +129,11 @@ def test_what_cannot_be_known_is_not_good(good, fluxes):
     assert wrong(good, faint) == {"median_flux_ratio": "unknown", "astrometric_offset_beams": "unknown"}
 
 
+def test_the_size_of_the_beam_is_not_asked_of_other_weights(good, fluxes):
+    assert "beam_size_ratio" not in judging_image.image_figures(replace(good, expected_beam_rad=None))
+    assert wrong(replace(good, expected_beam_rad=None), fluxes) == {}
+
+
 def test_confused_and_outlying_sources_do_not_tell(fluxes):
     figures = flux_figures(fluxes, BEAM)
     more = fluxes.assign(ratio=3.0)
@@ -151,7 +156,8 @@ def test_the_expected_beam_is_the_measured_one_and_grows_to_the_south_and_the_no
     overhead = math.radians(37.23)
     assert expected_beam("briggs", 0.5, overhead, 1.4e9) < expected_beam("briggs", 0.5, DEC, 1.4e9)
     assert expected_beam("briggs", 0.5, DEC, 0.7e9) == pytest.approx(2 * found[1] * ARCSEC, rel=1e-6)
-    assert math.isnan(expected_beam("radial", 0.0, DEC, 1.4e9))
+    assert expected_beam("radial", 0.0, DEC, 1.4e9) is None
+    assert expected_beam("uniform", 0.0, math.radians(-60), 1.4e9) is None
 
 
 def test_every_bound_is_dated_and_has_its_reason():

@@ -44,7 +44,14 @@ def test_prediction_agrees_with_summing_over_integration_and_channel():
     geometry = predict.source_geometry(np.array([source[0]]), np.array([source[1]]), centre, (ra, dec), mjd[0])
     apparent = np.full((1, 2, 1), 1.0, np.float32)
     found = predict.predict(
-        uvw, np.zeros(1, np.int64), frequencies, *geometry, apparent, predict.pole(centre[1]), telescope.INTEGRATION_S, width
+        uvw,
+        np.zeros(1, np.int64),
+        frequencies,
+        *geometry,
+        apparent,
+        predict.pole(centre[1]),
+        telescope.INTEGRATION_S,
+        width,
     )[0, 0]
     steps = (np.arange(96) + 0.5) / 96 - 0.5
     fine_f = middle + width * ((np.arange(8) + 0.5) / 8 - 0.5)

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from dsa110_contimg import telescope
-from dsa110_contimg.exceptions import ImagingError
+from dsa110_contimg.exceptions import ImagingError, InputError
+from dsa110_contimg.options import ImageOptions
 from dsa110_contimg.science.averaging import from_dataset
-from dsa110_contimg.science.gridding import Gridder
 from dsa110_contimg.science.casasyntax import parse_uvrange
-from dsa110_contimg.science.weighting import UVShape, imaging_weights, row_importance, thermal_noise
+from dsa110_contimg.science.gridding import Gridder
+from dsa110_contimg.science.weighting import UVShape, imaging_weights, row_importance, thermal_noise, uv_shape
 
 N, CELL = 512, np.radians(8.0 / 3600)
 LIGHT = 299_792_458.0
@@ -131,3 +132,12 @@ def test_baselines_that_are_not_imaged_do_not_count_in_the_budget_of_averaging(d
     shape = UVShape(parse_uvrange(">300m"))
     worth = row_importance(data.uvw, f, N, CELL, "briggs", 0.5, shape)
     np.testing.assert_array_equal(worth > 0, np.hypot(*data.uvw[:, :2].T) > 300)
+
+
+def test_options_are_read_in_their_units():
+    shape = uv_shape(ImageOptions(uv_taper_arcsec=3600.0, uvrange="0.5~3klambda"))
+    assert shape.taper_rad == pytest.approx(np.radians(1))
+    assert shape.uvrange == parse_uvrange("500~3000lambda")
+    assert uv_shape(ImageOptions()) == UVShape()
+    with pytest.raises(InputError, match="range of baseline lengths"):
+        uv_shape(ImageOptions(uvrange="long ones"))

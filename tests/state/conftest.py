@@ -71,7 +71,7 @@ def make_image(tmp_path: Path) -> Callable[..., ImageProduct]:
         values |= {"group_id": group_id, "ra_deg": 80.29, "dec_deg": 16.64, "mjd_start": 61065.93}
         values |= {"mjd_end": 61065.9336, "n_pixels": 2400, "cell_arcsec": 6.0, "bmaj_deg": 44 / 3600}
         values |= {"bmin_deg": 20 / 3600, "bpa_deg": 88.0, "noise_jy": 3e-4, "thermal_noise_jy": 2.8e-4}
-        values |= {"frequency_hz": 1.405e9, "flux_scale_error": 0.01}
+        values |= {"frequency_hz": 1.405e9, "flux_scale_error": 0.01, "dynamic_range": 4000.0}
         return ImageProduct(**(values | changes))
 
     return make

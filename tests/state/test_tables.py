@@ -207,3 +207,27 @@ def test_figures_are_stored_as_json_can_hold_them() -> None:
     figures, dialect = tables.Figures(), sqlite.dialect()
     stored = figures.process_bind_param({"snr": math.inf, "path": Path("/a"), "n": 3}, dialect)
     assert figures.process_result_value(stored, dialect) == {"snr": None, "path": "/a", "n": 3}
+
+
+def test_images_from_before_there_were_tiers_are_standard_and_keep_their_fluxes(tmp_path: Path) -> None:
+    """The fourth revision: every row of the third carries over, and fluxes still refer to their image."""
+    older = tmp_path / "migrations"
+    shutil.copytree(MIGRATIONS, older, ignore=shutil.ignore_patterns("__pycache__", "0004*", "0005*"))
+    engine = sa.create_engine(f"sqlite:///{tmp_path / DATABASE_NAME}")
+    text = dict.fromkeys(("path", "pbcor_path", "pb_path", "residual_path", "model_path", "psf_path"), "")
+    stamp = {"run_label": "", "registered_at": "2026-01-26 01:02:03.000000", "group_id": "g"}
+    image = {**text, **stamp, "smearing_path": "", "path": "/a.image.fits", "n_pixels": 128, "is_current": 1}
+    flux = {**stamp, "source": "3C48", "mjd": 61000.0, "quality": 0, "image": "/a.image.fits", "flux_jy": 16.0}
+    with engine.begin() as connection:
+        migrate(connection, revisions(older))
+        for table, row in (("images", image), ("photometry_timeseries", flux)):
+            values = ", ".join(repr(value) for value in row.values())
+            connection.exec_driver_sql(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({values})")
+    engine.dispose()
+    database = open_database(tmp_path)
+    with database.read() as connection:
+        assert connection.execute(sa.select(tables.images.c.tier, tables.images.c.imager)).all() == [
+            ("standard", "native")
+        ]
+        assert connection.scalar(sa.select(tables.photometry_timeseries.c.flux_jy)) == 16.0
+    database.check()

@@ -1,0 +1,280 @@
+"""CASA's tclean, asked as the other imagers are.
+
+What is known of it is put into the call:
+
+- It takes frequencies of the frame TOPO to LSRK before it grids, whatever ``outframe`` says, and stretches the sky by
+  the velocity of the observatory, 1e-4. It is shown a copy of links whose frequencies say LSRK, and grids them as
+  they are; so it cannot change the Measurement Set either.
+- Its w-projection loses 2 % of a source at four fifths of the way to the edge. The image is made half as wide
+  again and cut.
+- Its threshold in sigma holds for the whole run: first down to where the mask is made, all over the image, then inside
+  the components that were found, as the others do.
+- Its Clark deconvolution diverges where sidelobes are high, as those of arms of antennas are: components are found by
+  Hogbom's.
+- Its primary beam is not asked for.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+from scipy import fft
+from scipy.constants import speed_of_light
+
+from dsa110_contimg import telescope
+from dsa110_contimg.exceptions import ImagingError, InputError, OutputError
+from dsa110_contimg.io import casa, files, ms
+from dsa110_contimg.io.imagers import SAFER_GAINS, Planes, Request, divergence, has_diverged, read_plane, require_sane
+from dsa110_contimg.options import ImageOptions
+
+_COLUMNS = {"DATA": "data", "CORRECTED_DATA": "corrected", "MODEL_DATA": "model"}
+_WIDER = 1.5
+_W_LIMIT_RAD = 0.3
+"""Phase that a w-term may have in the corner of an image that is gridded without: a few per cent of a source there."""
+_LSRK = 1
+_SCALES = (0.0, 1.0, 3.0)
+"""Of multiscale, in beams, where none are given."""
+_PLANES_ON_DISK = 16
+_NO_BEAM = {"mosaic", "awproject"}
+
+
+def image(request: Request, workdir: Path) -> Planes:
+    """Make an image with tclean.
+
+    A deconvolution that diverges is tried once more, with smaller gains.
+
+    Parameters
+    ----------
+    request : Request
+    workdir : Path
+        A temporary directory is made in it and removed, whatever happens.
+
+    Raises
+    ------
+    ImagingError
+        The gridder does not serve these data (`require_gridder`), deconvolution diverged twice, or what was made is no
+        image (`io.imagers.require_sane`).
+    OutputError
+        The disk is full, or must not be written.
+    ExternalToolError
+        CASA is not installed, failed, or ran out of time.
+    """
+    options = request.options
+    require_gridder(request)
+    files.require_room(workdir, _PLANES_ON_DISK * 4 * wider(options.n_pixels) ** 2)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".tclean-", dir=workdir.absolute()) as temporary:
+            shown = [_linked(path.absolute(), Path(temporary)) for path in request.paths]
+            for attempt, gains in enumerate(((options.minor_gain, options.major_gain), SAFER_GAINS)):
+                prefix = Path(temporary) / f"image{attempt}"
+                planes, dirty_peak = _make(request, shown, prefix, gains)
+                if not has_diverged(planes, dirty_peak):
+                    require_sane(planes, options)
+                    return planes
+    except OSError as error:
+        raise OutputError("There is no room to image in", path=workdir, found=error) from error
+    raise divergence(planes, dirty_peak, request.paths[0])
+
+
+def wider(n_pixels: int) -> int:
+    """The even size that tclean is asked for, a product of small primes."""
+    size = int(np.ceil(_WIDER * n_pixels))
+    while size % 2 or fft.next_fast_len(size, real=True) != size:
+        size += 1
+    return size
+
+
+def require_gridder(request: Request) -> None:
+    """Refuse a gridder that does not serve these data.
+
+    Raises
+    ------
+    ImagingError
+        A gridder without w-terms where they matter, or one that needs a primary beam that CASA does not have.
+    """
+    gridder, options = request.options.tclean_gridder, request.options
+    names = set()
+    for path in request.paths:
+        with ms.opened(path / "OBSERVATION") as sub:
+            names |= {str(name) for name in sub.getcol("TELESCOPE_NAME")}
+    if gridder in _NO_BEAM and telescope.TELESCOPE_NAME in names:
+        raise ImagingError(
+            f"tclean's gridder {gridder} needs a primary beam that CASA does not have",
+            found=f"telescope {telescope.TELESCOPE_NAME}, for which mosaic takes an Airy disk at the phase centre, "
+            "which the drifting beam is not, and awproject ends",
+            expected="tclean_gridder wproject: the beam is corrected afterwards",
+        )
+    if gridder in ("standard", "mosaic"):
+        corner = np.hypot(1.0, 1.0) * np.radians(options.n_pixels * options.cell_arcsec / 3600.0) / 2.0
+        phase = 2.0 * np.pi * max(_longest_w(path) for path in request.paths) * (1.0 - np.sqrt(1.0 - corner**2))
+        if phase > _W_LIMIT_RAD:
+            raise ImagingError(
+                f"tclean's gridder {gridder} leaves out w-terms, which matter here",
+                found=f"a phase of up to {phase:.2g} rad in the corner of the image",
+                expected=f"at most {_W_LIMIT_RAD} rad: a smaller image, or tclean_gridder wproject",
+            )
+
+
+def _longest_w(path: Path) -> float:
+    """Largest w (wavelengths)."""
+    with ms.opened(path / "SPECTRAL_WINDOW") as sub:
+        highest = max(float(np.max(sub.getcell("CHAN_FREQ", row))) for row in range(sub.nrows()))
+    with ms.opened(path) as main:
+        w = np.asarray(main.getcol("UVW"))[:, 2] if main.nrows() else np.zeros(1)
+    return float(np.abs(w).max() * highest / speed_of_light)
+
+
+def _linked(path: Path, directory: Path) -> Path:
+    """A Measurement Set of links to another, but for its spectral windows, which say LSRK."""
+    copy = directory / f"{len(list(directory.iterdir()))}.ms"
+    copy.mkdir()
+    for item in path.iterdir():
+        if item.name == "SPECTRAL_WINDOW":
+            shutil.copytree(item, copy / item.name)
+        else:
+            (copy / item.name).symlink_to(item)
+    with ms.opened(copy / "SPECTRAL_WINDOW", writable=True) as sub:
+        sub.putcol("MEAS_FREQ_REF", np.full(sub.nrows(), _LSRK, np.int32))
+    return copy
+
+
+def _make(request: Request, shown: list[Path], prefix: Path, gains: tuple[float, float]) -> tuple[Planes, float]:
+    """The planes, and the peak of the dirty image."""
+    options = request.options
+    call = arguments(request, shown, prefix)
+    _, psf, dirty = _run(request, [casa.CasaTask("tclean", {**call, "niter": 0})], prefix, ("psf", "residual"))
+    header = fits.getheader(_fits(prefix, "psf"))
+    beam = (float(header.get("BMAJ", 0.0)), float(header.get("BMIN", 0.0)), float(header.get("BPA", 0.0)))
+    model, residual, minor, major = np.zeros_like(dirty), dirty, 0, 0
+    if options.max_iterations:
+        tasks = _cleaning(request, call, prefix, gains, beam[0])
+        results, model, residual = _run(request, tasks, prefix, ("model", "residual"))
+        done = [result for result in results if isinstance(result, dict)]
+        minor, major = (sum(int(one.get(name, 0)) for one in done) for name in ("iterdone", "nmajordone"))
+    planes = Planes(model, residual, psf, beam, minor, major, f"CASA {version('casatasks')} tclean")
+    return planes, float(np.abs(dirty).max())
+
+
+def arguments(request: Request, paths: list[Path], prefix: Path) -> dict[str, Any]:
+    """What every call of tclean has, but for how deep it cleans.
+
+    Parameters
+    ----------
+    request : Request
+    paths : Measurement Sets as tclean is to see them.
+    prefix : Path
+        What the images' names begin with.
+    """
+    options, size = request.options, wider(request.options.n_pixels)
+    if request.column not in _COLUMNS:
+        raise InputError("tclean does not image this column", found=request.column, expected=sorted(_COLUMNS))
+    given: dict[str, Any] = {
+        "vis": paths,
+        "imagename": str(prefix.absolute()),
+        "datacolumn": _COLUMNS[request.column],
+        "imsize": [size, size],
+        "cell": [f"{options.cell_arcsec}arcsec"],
+        "stokes": options.stokes,
+        "specmode": "mfs",
+        "gridder": options.tclean_gridder,
+        "weighting": options.weighting,
+        "robust": options.robust,
+        "uvrange": options.uvrange,
+        "pblimit": -0.1,
+        "restoration": False,
+        "savemodel": "none",
+        "interactive": False,
+    }
+    if options.tclean_gridder in ("wproject", "awproject"):
+        given["wprojplanes"] = -1
+    if options.uv_taper_arcsec:
+        given["uvtaper"] = [f"{options.uv_taper_arcsec}arcsec"]
+    return given
+
+
+def _cleaning(
+    request: Request, call: Mapping[str, Any], prefix: Path, gains: tuple[float, float], beam_deg: float
+) -> list[casa.CasaTask]:
+    """The tasks that clean, after a dirty image was made."""
+    options = request.options
+    multiscale = options.deconvolver == "multiscale"
+    base = {
+        **call,
+        "calcres": False,
+        "calcpsf": False,
+        "niter": options.max_iterations,
+        "nmajor": options.max_major_cycles,
+        "gain": gains[0],
+        "threshold": options.threshold_jy,
+        # a major cycle ends at this fraction of the peak, or at the sidelobes of the peak where they are higher
+        "minpsffraction": 1.0 - gains[1],
+        "deconvolver": "multiscale" if multiscale else "hogbom",
+        "usemask": "user",
+    }
+    if multiscale:
+        scales = options.scales_arcsec or tuple(times * beam_deg * 3600.0 for times in _SCALES)
+        base["scales"] = [round(scale / options.cell_arcsec) for scale in scales]
+    tasks, mask = [], ""
+    if request.mask is not None:
+        mask = f"{prefix}.given"
+        _write_mask(request.mask, options.n_pixels, prefix)
+        tasks.append(casa.CasaTask("importfits", {"fitsimage": f"{mask}.fits", "imagename": mask}))
+    if options.mask != "auto":
+        return [*tasks, casa.CasaTask("tclean", {**base, "mask": mask, "nsigma": options.threshold_sigma})]
+    found = f"{prefix}.auto"
+    return [
+        *tasks,
+        casa.CasaTask("tclean", {**base, "mask": mask, "nsigma": options.mask_sigma}),
+        casa.CasaTask(
+            "immath",
+            {"imagename": [f"{prefix}.model"], "mode": "evalexpr", "expr": "iif(IM0==0.0,0.0,1.0)", "outfile": found},
+        ),
+        casa.CasaTask("rmtables", {"tablenames": [f"{prefix}.mask"]}),
+        casa.CasaTask("tclean", {**base, "mask": found, "nsigma": options.threshold_sigma}),
+    ]
+
+
+def _write_mask(mask: Path, n: int, prefix: Path) -> None:
+    """The mask of n pixels on tclean's own, wider grid."""
+    size = wider(n)
+    inside = slice((size - n) // 2, (size - n) // 2 + n)
+    whole = np.zeros((1, 1, size, size), np.float32)
+    whole[0, 0, inside, inside] = read_plane(mask, n) != 0.0
+    header = fits.getheader(_fits(prefix, "psf"))
+    fits.writeto(f"{prefix}.given.fits", whole, header)
+
+
+def _run(
+    request: Request, tasks: list[casa.CasaTask], prefix: Path, kinds: tuple[str, str]
+) -> tuple[list[Any], NDArray[np.float32], NDArray[np.float32]]:
+    """What the tasks returned, and two of the planes that they left, cut to the size that was asked for."""
+    options = request.options
+    export = [
+        casa.CasaTask(
+            "exportfits",
+            {"imagename": f"{prefix}.{kind}", "fitsimage": str(_fits(prefix, kind)), "overwrite": True},
+        )
+        for kind in kinds
+    ]
+    results = casa.run_tasks(
+        [*tasks, *export], workdir=prefix.parent, timeout_s=request.timeout_s, threads=options.threads
+    )
+    one, other = (_cut(read_plane(_fits(prefix, kind), wider(options.n_pixels)), options) for kind in kinds)
+    return results[: len(tasks)], one, other
+
+
+def _fits(prefix: Path, kind: str) -> Path:
+    return Path(f"{prefix}.{kind}.fits")
+
+
+def _cut(plane: NDArray[np.float32], options: ImageOptions) -> NDArray[np.float32]:
+    first = (len(plane) - options.n_pixels) // 2
+    return np.ascontiguousarray(plane[first : first + options.n_pixels, first : first + options.n_pixels])
