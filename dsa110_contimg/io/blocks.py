@@ -62,6 +62,40 @@ def reading(path: Path, layout: Layout, columns: tuple[str, ...]) -> Iterator[Ca
         yield read
 
 
+def integrations(
+    path: Path, layout: Layout, column: str, hands: tuple[str, ...], *, less_model: bool = False
+) -> Iterator[tuple[NDArray[np.complex64], NDArray[np.bool_], NDArray[np.float32]]]:
+    """Visibilities (less MODEL_DATA), flags and weights of one integration after another, (row, channel, hand).
+
+    Memory is used again: a block stays valid until the second one after it is asked for.
+
+    Parameters
+    ----------
+    column : DATA or CORRECTED_DATA
+    hands : which polarisations, by name.
+    """
+    n, (n_channels, n_pols) = layout.antenna1.size, layout.cell
+    chosen = [layout.polarizations.index(hand) for hand in hands]
+    everything = chosen == list(range(n_pols))
+    shape = n, n_channels, n_pols
+    memory = [(np.empty(shape, np.complex64), np.empty(shape, np.bool_), np.empty(shape, np.float32)) for _ in range(2)]
+    model = np.empty(shape if less_model else (0, 0, 0), np.complex64)
+    with opened(path) as main:
+        for time in range(layout.mjd.size):
+            data, flags, weights = memory[time % 2]
+            main.getcolnp(column, data, time * n, n)
+            main.getcolnp("FLAG", flags, time * n, n)
+            if layout.weight_spectrum:
+                main.getcolnp("WEIGHT_SPECTRUM", weights, time * n, n)
+            else:
+                weights[:] = main.getcol("WEIGHT", time * n, n)[:, None]
+            if less_model:
+                main.getcolnp("MODEL_DATA", model, time * n, n)
+                np.subtract(data, model, out=data)
+            block = data, flags, weights
+            yield block if everything else tuple(np.ascontiguousarray(v[..., chosen]) for v in block)  # type: ignore[misc]
+
+
 def row_weights(path: Path, layout: Layout) -> NDArray[np.float32]:
     """WEIGHT as (time, baseline, 1, polarization), parallel hands alone."""
     with opened(path) as main:

@@ -10,7 +10,7 @@ Nothing here asks the data to be rectangular: a row is one baseline at one time,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ from dsa110_contimg.science.beam import AiryBeam, PrimaryBeam
 if TYPE_CHECKING:
     import xarray as xr
 
+Cubes = tuple[NDArray[np.complex64], NDArray[np.bool_], NDArray[np.float32]]
 PARALLEL_HANDS = (("XX", "YY"), ("RR", "LL"), ("I",))
 MAX_FACTOR = 16
 """Most channels that become one: 3.9 MHz, over which the beam and a spectrum change by 0.3 %."""
@@ -227,6 +228,7 @@ def from_dataset(
     radius_rad: float,
     importance: NDArray[np.float64] | None = None,
     stokes: str = "I",
+    parts: Iterable[Cubes] | None = None,
 ) -> ImagingData:
     """Stokes I (or one hand) of a Visibilities view, averaged over channels within a budget of loss.
 
@@ -242,13 +244,17 @@ def from_dataset(
         Budget of `averaging_factors`; rows are (time, baseline).
     stokes : str
         ``I``, or the name of one hand (XX, YY): alone it measures I too, of an unpolarised sky.
+    parts : iterable of (visibility, flag, weight), each (row, channel, hand), optional
+        The data, some integrations after another, the hands of ``parallel_hands`` alone; the view then says only what
+        they are. Each may be changed once the second after it is asked for.
 
     Raises
     ------
     ImagingError
         Everything is flagged, an unflagged visibility is not finite, or there are no parallel hands.
     """
-    hands = _parallel_hands(dataset, stokes)
+    names = [str(name) for name in dataset["polarization"].to_numpy()]
+    hands = [names.index(hand) for hand in parallel_hands(names, stokes)]
     frequencies = np.asarray(dataset["frequency"].to_numpy(), np.float64)
     width = float(dataset.attrs["channel_width"])
     uvw = np.asarray(dataset["UVW"].to_numpy(), np.float64)
@@ -256,7 +262,7 @@ def from_dataset(
     uvw = np.nan_to_num(uvw.reshape(-1, 3))
     factor = averaging_factors(uvw[:, :2], loss, radius_rad, width, len(frequencies), importance)
     offsets = np.concatenate([[0], np.cumsum(len(frequencies) // factor)])
-    visibilities, weights, channel_weight, used = _read(dataset, hands, factor, offsets)
+    visibilities, weights, channel_weight, used = _read(dataset, hands, factor, offsets, parts)
     present = np.unique(factor)
     channels = tuple(Channels(_mean_frequencies(frequencies, channel_weight[n], n), width, int(n)) for n in present)
     track = _track(dataset)
@@ -276,24 +282,28 @@ def from_dataset(
 
 
 def _read(
-    dataset: xr.Dataset, hands: list[int], factor: NDArray[np.int64], offsets: NDArray[np.int64]
+    dataset: xr.Dataset,
+    hands: list[int],
+    factor: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    given: Iterable[Cubes] | None,
 ) -> tuple[NDArray[np.complex64], NDArray[np.float32], NDArray[np.float64], int]:
     """Averaged visibilities and weights, weights (factor, channel) of the native channels, number of samples used."""
     names = dataset["baseline_antenna1_name"].to_numpy(), dataset["baseline_antenna2_name"].to_numpy()
-    n_time, n_baseline = dataset.sizes["time"], dataset.sizes["baseline_id"]
+    n_time = dataset.sizes["time"]
     used_factor = np.where(np.tile(names[0] != names[1], n_time), factor, 0)
     visibilities, weights = np.zeros(offsets[-1], np.complex64), np.zeros(offsets[-1], np.float32)
     channel_weight = np.zeros((_LANES, MAX_FACTOR + 1, dataset.sizes["frequency"]))
     used = bad = 0
     with ThreadPoolExecutor(1) as reader:
-        parts = _parts(dataset, hands, n_time, n_baseline)
-        ahead = reader.submit(next, parts, None)
+        parts = iter(_parts(dataset, hands, n_time) if given is None else given)
+        ahead, begin = reader.submit(next, parts, None), 0
         # one part is read while the one before is averaged
         while (part := ahead.result()) is not None:
             ahead = reader.submit(next, parts, None)
-            rows, cubes = part
-            bounds = np.linspace(0, rows.stop - rows.start, _LANES + 1).astype(np.int64)
-            counts = _average(*cubes, used_factor[rows], offsets[rows], bounds, visibilities, weights, channel_weight)
+            rows = slice(begin, begin := begin + len(part[0]))
+            bounds = np.linspace(0, len(part[0]), _LANES + 1).astype(np.int64)
+            counts = _average(*part, used_factor[rows], offsets[rows], bounds, visibilities, weights, channel_weight)
             used, bad = used + int(counts[0]), bad + int(counts[1])
     if bad:
         raise ImagingError("Unflagged visibilities are not finite", found=f"{bad} of them", expected="none")
@@ -343,22 +353,26 @@ def concatenate(parts: Sequence[ImagingData]) -> ImagingData:
     )
 
 
-def _parallel_hands(dataset: xr.Dataset, stokes: str = "I") -> list[int]:
-    names = [str(name) for name in dataset["polarization"].to_numpy()]
+def parallel_hands(names: Sequence[str], stokes: str = "I") -> tuple[str, ...]:
+    """Which of the polarisations make Stokes I, or are the one hand that is asked for.
+
+    Raises
+    ------
+    ImagingError
+        They are not there.
+    """
     if stokes != "I":
         if stokes not in names:
             raise ImagingError("The polarisation is not in the data", found=names, expected=stokes)
-        return [names.index(stokes)]
+        return (stokes,)
     for hands in PARALLEL_HANDS:
         if set(hands) <= set(names):
-            return [names.index(hand) for hand in hands]
+            return hands
     raise ImagingError("No Stokes I without both parallel hands", found=names, expected="XX and YY, or RR and LL")
 
 
-def _parts(
-    dataset: xr.Dataset, hands: list[int], n_time: int, n_baseline: int
-) -> Iterator[tuple[slice, tuple[NDArray[np.complex64], NDArray[np.bool_], NDArray[np.float32]]]]:
-    """The rows, a bounded number of times at a time: slice of rows, (visibility, flag, weight) (row, channel, hand)."""
+def _parts(dataset: xr.Dataset, hands: list[int], n_time: int) -> Iterator[Cubes]:
+    """The rows, a bounded number of times at a time: (visibility, flag, weight), each (row, channel, hand)."""
     data = [dataset[name] for name in ("VISIBILITY", "FLAG", "WEIGHT")]
     step = max(1, int(_CHUNK_BYTES // max(1, data[0].nbytes // n_time)))
     for begin in range(0, n_time, step):
@@ -368,8 +382,7 @@ def _parts(
         if hands != list(range(flat[0].shape[-1])):
             flat = [np.ascontiguousarray(a[..., hands]) for a in flat]
         visibility, flag, weight = flat
-        rows = slice(begin * n_baseline, end * n_baseline)
-        yield rows, (visibility.astype(np.complex64, copy=False), flag, weight.astype(np.float32, copy=False))
+        yield visibility.astype(np.complex64, copy=False), flag, weight.astype(np.float32, copy=False)
 
 
 def _mean_frequencies(

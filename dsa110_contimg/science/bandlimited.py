@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.constants import speed_of_light
 
 from dsa110_contimg.science.predict import predict
+from dsa110_contimg.science.threads import one_blas_thread
 
 ACCURACY = 1e-4
 Spectra = Callable[[NDArray[np.float64]], NDArray[np.float32]]
@@ -90,16 +91,16 @@ def predict_band(
     angle = np.sqrt((lmn**2).sum(axis=-1))
     length = np.sqrt((uvw**2).sum(axis=-1))
     fluxes = _tabulated(spectra, frequencies_hz)
-    for ring in range(len(_RINGS) + 1):
-        here = np.searchsorted(_RINGS, angle) == ring
-        if not here.any():
-            continue
-        delay = length * angle[here].max() / speed_of_light
-        of = _Part(np.ascontiguousarray(lmn[here]), np.ascontiguousarray(offset[:, here]), fluxes, here, width_hz)
-        for first, stop in _runs(frequencies_hz):
-            out[:, first:stop] += of.predict(
-                uvw, time_index, delay, frequencies_hz[first:stop], pole_uvw, integration_s
-            )
+    with one_blas_thread():
+        for ring in range(len(_RINGS) + 1):
+            here = np.searchsorted(_RINGS, angle) == ring
+            if not here.any():
+                continue
+            delay = length * angle[here].max() / speed_of_light
+            of = _Part(np.ascontiguousarray(lmn[here]), np.ascontiguousarray(offset[:, here]), fluxes, here, width_hz)
+            for first, stop in _runs(frequencies_hz):
+                run = frequencies_hz[first:stop]
+                out[:, first:stop] += of.predict(uvw, time_index, delay, run, pole_uvw, integration_s)
     return out
 
 

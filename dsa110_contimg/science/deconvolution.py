@@ -29,8 +29,8 @@ _RISE = 1.2
 """A major cycle that leaves a residual peak above this times the one before has made things worse. It is undone and
 repeated half as deep: the arms of the array make ridges in the point spread function that reach over the whole image,
 of which CLEAN between griddings knows only the inner half."""
-_RESIDUAL_ACCURACY = 10.0
-"""A residual may be gridded ten times less accurately than the data: the error is a fraction of what is gridded."""
+COARSE = 10.0
+"""A residual may be gridded so many times less accurately than an image: the error is a fraction of what is gridded."""
 _SHALLOWEST = 0.15
 """Depth at which that ends: the limit of what CLEAN can do is reached (a thousandth of the brightest source, say)."""
 _ABOVE_EDGE = 2.0
@@ -112,7 +112,9 @@ def clean(
     bad = int(np.count_nonzero(~np.isfinite(gridder.data.visibilities) & (gridder.weights > 0.0)))
     if bad:  # the gridder takes NaN for nothing, without a word
         raise ImagingError("Visibilities with weight are not finite", found=f"{bad} of them", expected="none")
-    residual = gridder.dirty(gridder.data.visibilities)
+    # of what is deconvolved, the residual of the last major cycle alone has to be right
+    coarse = COARSE * gridder.accuracy if options.max_iterations else None
+    residual = gridder.dirty(gridder.data.visibilities, coarse)
     model = np.zeros_like(residual)
     cycles = [_state(0, 0, residual, model)]
     if options.max_iterations == 0:
@@ -145,7 +147,7 @@ def _descend(
             _drop_dust(model)
             difference = observed - apparent.predict(model, cycles[-1].noise_jy)
             # the model was changed in place; the residual must be too, for radler holds on to both
-            np.copyto(residual, gridder.dirty(difference, _RESIDUAL_ACCURACY * gridder.accuracy))
+            np.copyto(residual, gridder.dirty(difference, COARSE * gridder.accuracy))
             cycle = _state(cycles[-1].number + 1, int(radler.iteration_number), residual, model)
             if _is_progress(cycle, cycles[-1]):
                 apparent.learn(difference, cycle.noise_jy)

@@ -68,9 +68,9 @@ class Gridder:
         image /= np.float32(self.weight_sum)
         return np.asarray(image)
 
-    def psf(self) -> NDArray[np.float32]:
+    def psf(self, accuracy: float | None = None) -> NDArray[np.float32]:
         """Point spread function: the image of a source of 1 Jy at the phase centre."""
-        return self.dirty(np.ones(len(self.weights), np.complex64))
+        return self.dirty(np.ones(len(self.weights), np.complex64), accuracy)
 
     def predict(self, model: NDArray[np.float32]) -> NDArray[np.complex64]:
         """Visibilities (sample,) of an image of point sources (Jy/pixel)."""

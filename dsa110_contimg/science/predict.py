@@ -180,12 +180,8 @@ def predict(
     lanes = min(_LANES, n_rows)
     for lane in prange(lanes):
         turns, path = np.empty(n_sources), np.empty(n_sources)
-        re, im, loss = (
-            np.empty(n_sources, np.float32),
-            np.empty(n_sources, np.float32),
-            np.empty(n_sources, np.float32),
-        )
-        step_re, step_im = np.empty(n_sources, np.float32), np.empty(n_sources, np.float32)
+        memory = np.empty((5, n_sources), np.float32)
+        re, im, loss, step_re, step_im = memory[0], memory[1], memory[2], memory[3], memory[4]
         for row in range(lane * n_rows // lanes, (lane + 1) * n_rows // lanes):
             t = time_index[row]
             u, v, w = uvw[row, 0] / speed_of_light, uvw[row, 1] / speed_of_light, uvw[row, 2] / speed_of_light

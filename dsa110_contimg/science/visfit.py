@@ -30,6 +30,7 @@ from dsa110_contimg.science.beam import half_power_radius
 from dsa110_contimg.science.predict import EARTH_RATE, apparent_fluxes, pole, source_geometry
 from dsa110_contimg.science.smearing import sinc
 from dsa110_contimg.science.subtraction import PointSources, point_sources
+from dsa110_contimg.science.threads import one_blas_thread
 
 MAX_SOURCES = 500
 """More are better measured in an image: the cost goes with the square of the number."""
@@ -202,8 +203,9 @@ def _normal_equations(
         )
         flat = columns.reshape(-1, n)
         seen = (root * values[low:high]).view(np.float32)
-        normal += flat.T @ flat
-        along += flat.T @ seen
+        with one_blas_thread():
+            normal += flat.T @ flat
+            along += flat.T @ seen
         energy += float(np.square(seen, dtype=np.float64).sum())
         used += int(np.count_nonzero(root))
     return normal, along, energy, used

@@ -232,7 +232,17 @@ def thermal_noise(data: ImagingData, weights: NDArray[np.float32]) -> float:
     sigma = sqrt(sum w^2 sigma_k^2) / sum w, sigma_k^2 the variance of the real part of each visibility
     (Wrobel & Walker 1999, eq. 9-25).
     """
-    w = weights.astype(np.float64)
-    natural = data.weights.astype(np.float64)
-    variance = np.divide(data.unit_variance, natural, out=np.zeros_like(natural), where=natural > 0.0)
-    return float(np.sqrt(np.sum(w**2 * variance)) / w.sum())
+    total, power = _noise_sums(weights, data.weights)
+    return float(np.sqrt(data.unit_variance * power) / total)
+
+
+@njit(cache=True)
+def _noise_sums(weights: NDArray[np.float32], natural: NDArray[np.float32]) -> tuple[float, float]:
+    """Sums of w, and of w^2 over the natural weight where there is one."""
+    total, power = 0.0, 0.0
+    for k in range(len(weights)):
+        w = np.float64(weights[k])
+        total += w
+        if natural[k] > 0.0:
+            power += w * w / np.float64(natural[k])
+    return total, power

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,19 +17,19 @@ from scipy.constants import speed_of_light
 
 from dsa110_contimg import telescope
 from dsa110_contimg.exceptions import ImagingError
-from dsa110_contimg.io import beams, fieldmodel, files, fits, ms, scratch_ms, tclean, wsclean
+from dsa110_contimg.io import beams, blocks, fieldmodel, files, fits, ms, scratch_ms, tclean, wsclean
 from dsa110_contimg.io.imagers import Request
 from dsa110_contimg.options import ImageOptions
 from dsa110_contimg.records import ImageProduct, MeasurementSet
 from dsa110_contimg.science import subtraction
 from dsa110_contimg.science.aberration import aberration_scale
 from dsa110_contimg.science.apparent import ApparentSky
-from dsa110_contimg.science.averaging import ImagingData, concatenate, from_dataset
+from dsa110_contimg.science.averaging import Cubes, ImagingData, concatenate, from_dataset, parallel_hands
 from dsa110_contimg.science.beam import AIRY, PrimaryBeam, half_power_radius, primary_beam
 from dsa110_contimg.science.casasyntax import parse_uvrange
 from dsa110_contimg.science.cleanmask import as_file, catalog_mask, given_mask
 from dsa110_contimg.science.coordinates import circular_mean
-from dsa110_contimg.science.deconvolution import clean, robust_rms
+from dsa110_contimg.science.deconvolution import COARSE, clean, robust_rms
 from dsa110_contimg.science.faraway import FarFit, fit_and_subtract, solar_elongation
 from dsa110_contimg.science.grid import SkyGrid
 from dsa110_contimg.science.gridding import Gridder
@@ -148,7 +148,8 @@ def image(
     if known is not None and options.subtract_known:
         sources = subtraction.known_sources(datasets[0], known, options.known_min_jy, primary)
         datasets = _subtracted(visibilities, datasets, sources, primary)
-    sky = _prepare(datasets, primary, options, averaged=imager == "native")
+    parts = _parts(visibilities, options.stokes, sources, primary)
+    sky = _prepare(datasets, parts, primary, options, averaged=imager == "native")
     if imager == "native":
         made = _natively(sky, known, options, progress)
     else:
@@ -184,16 +185,44 @@ def _subtracted(
     sources: subtraction.PointSources,
     primary: PrimaryBeam,
 ) -> list[xr.Dataset]:
-    """Without the known sources: less MODEL_DATA where that was predicted from these very sources."""
-    if isinstance(visibilities, MeasurementSet):
-        told = fieldmodel.read_field_model(visibilities.path)
-        if told is not None and told.sources == sources.digest() and primary == AIRY:
-            whole = _of_one_centre(ms.open_ms(visibilities.path, "CORRECTED_DATA", model=True))
-            return [whole.assign(VISIBILITY=whole["VISIBILITY"] - whole["MODEL"]).drop_vars("MODEL")]
+    """Without the known sources."""
+    if isinstance(visibilities, MeasurementSet) and _is_modelled(visibilities, sources, primary):
+        whole = _of_one_centre(ms.open_ms(visibilities.path, "CORRECTED_DATA", model=True))
+        return [whole.assign(VISIBILITY=whole["VISIBILITY"] - whole["MODEL"]).drop_vars("MODEL")]
     return [subtraction.subtract(dataset, sources, primary) for dataset in datasets]
 
 
-def _prepare(datasets: list[xr.Dataset], primary: PrimaryBeam, options: ImageOptions, *, averaged: bool) -> _Sky:
+def _parts(
+    visibilities: MeasurementSet | xr.Dataset | Sequence[xr.Dataset],
+    stokes: str,
+    sources: subtraction.PointSources,
+    primary: PrimaryBeam,
+) -> Iterator[Cubes] | None:
+    """The same from a Measurement Set straight, several times as fast as a lazy view; None if there is no way."""
+    if not isinstance(visibilities, MeasurementSet):
+        return None
+    layout = ms.read_layout(visibilities.path, several=True)
+    modelled = _is_modelled(visibilities, sources, primary)
+    if len(layout.centers) > 1 or layout.n_windows > 1 or (len(sources) and not modelled):
+        return None
+    hands = parallel_hands(layout.polarizations, stokes)
+    return blocks.integrations(visibilities.path, layout, "CORRECTED_DATA", hands, less_model=modelled)
+
+
+def _is_modelled(record: MeasurementSet, sources: subtraction.PointSources, primary: PrimaryBeam) -> bool:
+    """Whether MODEL_DATA was predicted from these very sources."""
+    told = fieldmodel.read_field_model(record.path)
+    return told is not None and told.sources == sources.digest() and primary == AIRY
+
+
+def _prepare(
+    datasets: list[xr.Dataset],
+    blocks_of_one: Iterator[Cubes] | None,
+    primary: PrimaryBeam,
+    options: ImageOptions,
+    *,
+    averaged: bool,
+) -> _Sky:
     """Flat rows with their weights. Imagers that read the visibilities themselves get them unaveraged: then what is
     averaged here serves to know the weights alone, and smears nothing.
     """
@@ -206,7 +235,7 @@ def _prepare(datasets: list[xr.Dataset], primary: PrimaryBeam, options: ImageOpt
         worth = row_importance(
             rows, frequencies, options.n_pixels, cell, options.weighting, options.robust, uv_shape(options)
         )
-        part = from_dataset(dataset, options.averaging_loss, radius, worth, options.stokes)
+        part = from_dataset(dataset, options.averaging_loss, radius, worth, options.stokes, blocks_of_one)
         part = replace(part, track=replace(part.track, beam=primary))
         # where other telescopes stand is not known here, nor what is above their horizon
         ours = dataset.attrs["telescope_name"] == telescope.TELESCOPE_NAME
@@ -224,7 +253,7 @@ def _prepare(datasets: list[xr.Dataset], primary: PrimaryBeam, options: ImageOpt
 
 def _natively(sky: _Sky, known: pd.DataFrame | None, options: ImageOptions, progress: Progress | None) -> _Made:
     gridder = Gridder(sky.data, sky.weights, options.n_pixels, sky.cell, options.accuracy, options.threads)
-    psf = gridder.psf()
+    psf = gridder.psf(COARSE * options.accuracy)
     beam = fit_beam(psf, sky.cell)
     apparent = ApparentSky(gridder, sky.grid, max(2, round(beam.major / sky.cell / 1.5)))
     total = options.max_major_cycles
