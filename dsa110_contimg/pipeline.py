@@ -47,6 +47,7 @@ from dsa110_contimg.stages import apply, calibrate, convert, flag, image, interp
 from dsa110_contimg.stages.cubes import image_cubes
 from dsa110_contimg.stages.selfcal import selfcal
 from dsa110_contimg.state.checkpoints import Checkpoints, checkpoint_key, code_version
+from dsa110_contimg.state.claims import JUDGED
 from dsa110_contimg.state.database import open_database
 from dsa110_contimg.state.products import Products
 from dsa110_contimg.state.queue import Queue
@@ -339,7 +340,7 @@ class GroupRun:
         try:
             judge.judge(self.group_id, judged, self.options.judge, comparison=comparison, **more)
         except CalibrationError as error:
-            self.registry.register(made, status="failed", run_label=self.run_label, reason=str(error.found))
+            self.registry.register(made, status="failed", run_label=self.run_label, reason=f"{JUDGED}{error.found}")
             raise
 
     def _apply(self) -> CalTableSet:

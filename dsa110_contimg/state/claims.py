@@ -15,6 +15,8 @@ from dsa110_contimg.state.tables import caltable_windows, caltables, now
 from dsa110_contimg.state.validity import Window, without
 
 LEFT_OUT = "the set was solved anew without it"
+JUDGED = "judged: "
+"""How the reason of tables begins that the pipeline itself has found bad: judged good later, they come back."""
 """Why a table is retired that nobody has retired: it comes back when it is solved again."""
 
 

@@ -21,7 +21,18 @@ import sqlalchemy as sa
 from dsa110_contimg.exceptions import CorruptFileError, NoValidCalibrationError, StateError
 from dsa110_contimg.records import CalTable
 from dsa110_contimg.state import sets
-from dsa110_contimg.state.claims import LEFT_OUT, claim, close, end, end_rest, members, moments, newest, same_row
+from dsa110_contimg.state.claims import (
+    JUDGED,
+    LEFT_OUT,
+    claim,
+    close,
+    end,
+    end_rest,
+    members,
+    moments,
+    newest,
+    same_row,
+)
 from dsa110_contimg.state.database import Database
 from dsa110_contimg.state.tables import TABLE_STATUSES, caltable_windows, caltables, plain, record_row
 from dsa110_contimg.state.validity import Window
@@ -78,7 +89,8 @@ class Registry:
         """Enter tables, all or none, and take their windows from older tables of their set and kind.
 
         A table that is already there, with the same values and content, keeps its status: registering again what a
-        person has retired does not bring it back (`restore` does). Under a path that was solved anew, the earlier
+        person has retired or failed does not bring it back (`restore` does the former); what the pipeline had judged
+        bad (`claims.JUDGED`) and now registers as active comes back. Under a path that was solved anew, the earlier
         solution is retired.
 
         Parameters
@@ -114,7 +126,7 @@ class Registry:
             for moment, table in zip(times, given, strict=False):
                 values = record_row(table) | {"run_label": run_label, "content_hash": hashes[table.path]}
                 latest = newest(connection, table.path)
-                if latest is not None and _is_known(latest, values) and latest["reason"] != LEFT_OUT:
+                if latest is not None and _is_known(latest, values) and not _comes_back(latest, status):
                     if status == "failed" and latest["status"] != "failed":
                         end(connection, latest, moment, "failed", reason)
                     continue
@@ -452,6 +464,12 @@ def _is_known(row: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
     """Whether a row holds the same; a missing number (NaN) equals itself, and a hash that is not known any."""
     unknown = {"content_hash"} if not row["content_hash"] else set()
     return all(_same(row[name], value) for name, value in values.items() if name not in unknown)
+
+
+def _comes_back(row: Mapping[str, Any], status: str) -> bool:
+    """Whether a known table is entered anew: its set is whole again, or what judged it bad now finds it good."""
+    found_good = row["status"] == "failed" and status == "active" and str(row["reason"]).startswith(JUDGED)
+    return bool(row["reason"] == LEFT_OUT or found_good)
 
 
 def _same(stored: Any, given: Any) -> bool:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from dsa110_contimg.exceptions import CorruptFileError, NoValidCalibrationError, StateError
 from dsa110_contimg.records import CalTable
 from dsa110_contimg.state import tables
+from dsa110_contimg.state.claims import JUDGED
 from dsa110_contimg.state.database import Database, open_database
 from dsa110_contimg.state.registry import Registry
 
@@ -395,6 +396,15 @@ def test_a_table_found_bad_later_is_failed_and_stays_so(registry: Registry, make
     row = registry.show(table.path)[0]
     assert (row["status"], row["reason"], row["windows"]) == ("failed", "residual 4 times thermal", [])
     assert registry.restore("first") == 0
+
+
+def test_what_was_judged_bad_comes_back_when_it_is_judged_good(registry: Registry, make_caltable) -> None:
+    table = make_caltable("a.B")
+    for reason, expected in ((f"{JUDGED}closure bad", "active"), ("a person's word", "failed")):
+        registry.register([table], status="failed", reason=reason)
+        registry.register([table])
+        assert registry.show(table.path)[-1]["status"] == expected
+    assert registry.list_tables("B")[0]["status"] == "failed"
 
 
 def test_a_moment_needs_a_zone(registry: Registry) -> None:

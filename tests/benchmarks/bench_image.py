@@ -1,0 +1,197 @@
+"""A calibrated full-size group imaged by the native imager and by WSClean, at two sizes, with one stopping rule.
+
+Both clean the same Measurement Set from nothing, down to 3 sigma in an automatic mask of 5, Briggs 0.5, in the same
+minutes; WSClean with the command that a user would write. Beside them the standard tier, which subtracts the catalogue
+first, and the floor: the griddings and degriddings of the native imager's major cycles alone. What averaging costs a
+source at the half-power radius is told for each.
+
+Run as ``python tests/benchmarks/bench_image.py [--json] [--raw DIRECTORY] [--place DIRECTORY]``; what is in the
+directories is used again.
+"""
+
+import resource
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import fullsize
+import numpy as np
+import reporting
+
+SIZES = ((2400, 6.0), (4096, 4.0))
+RECORD = "record.json"
+
+
+def record_of(place):
+    from dsa110_contimg.records import MeasurementSet
+
+    return MeasurementSet.from_json((place / RECORD).read_text())
+
+
+def prepare(raw, place):
+    run = fullsize.run_of(raw / "calibrator", place)
+    for step in ("convert", "flag", "calibrate"):
+        run.step(step)
+    run = fullsize.run_of(raw / "target", place)
+    for step in ("convert", "flag", "calibrate", "apply"):
+        run.step(step)
+    (place / RECORD).write_text(run.records["convert"].to_json())
+    run.field_catalog.to_csv(place / "field.csv", index=False)
+    return {}
+
+
+def native(size, cell, *, standard):
+    def timed(_, place):
+        import pandas as pd
+
+        from dsa110_contimg.options import ImageOptions
+        from dsa110_contimg.stages.image import image
+
+        options, record = ImageOptions(n_pixels=size, cell_arcsec=cell, imager="native"), record_of(place)
+        known = pd.read_csv(place / "field.csv") if standard else None
+        image(record, options.model_copy(update={"max_iterations": 0, "n_pixels": 512}), place / "warm")
+        begun = time.perf_counter()
+        made = image(record, options, place / f"native{size}{'standard' if standard else ''}", known=known)
+        seconds = time.perf_counter() - begun
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        return {"seconds": seconds, "memory_gb": memory, "image": str(made.path), "noise_jy": made.noise_jy}
+
+    return timed
+
+
+def data_of(place, size, cell):
+    """The averaged visibilities as the native imager has them, and their weights."""
+    from dsa110_contimg.io import ms
+    from dsa110_contimg.options import ImageOptions
+    from dsa110_contimg.science.averaging import from_dataset
+    from dsa110_contimg.science.beam import half_power_radius
+    from dsa110_contimg.science.weighting import imaging_weights, row_importance
+
+    view, options = ms.open_ms(record_of(place).path, "CORRECTED_DATA"), ImageOptions()
+    radius, scale = half_power_radius(float(view.frequency.mean())), np.radians(cell / 3600)
+    how = size, scale, options.weighting, options.robust
+    rows = np.asarray(view["UVW"]).reshape(-1, 3)
+    worth = row_importance(rows, np.asarray(view["frequency"]), *how)
+    data = from_dataset(view, options.averaging_loss, radius, worth)
+    return data, imaging_weights(data, *how), radius, scale
+
+
+def floor(size, cell):
+    def timed(_, place):
+        from dsa110_contimg.science.coordinates import direction_cosines
+        from dsa110_contimg.science.gridding import Gridder
+        from dsa110_contimg.science.smearing import surviving_fraction
+
+        data, weights, radius, scale = data_of(place, size, cell)
+        gridder = Gridder(data, weights, size, scale, 1e-3, 2)
+        begun = time.perf_counter()
+        plane = gridder.dirty(data.visibilities)
+        gridder.predict(plane)
+        seconds = time.perf_counter() - begun
+        angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+        dec = data.phase_center_dec + radius * np.cos(angle)
+        ra = data.phase_center_ra + radius * np.sin(angle) / np.cos(dec)
+        both = [surviving_fraction(ra, dec, data, weights, averaged=averaged) for averaged in (True, False)]
+        away = np.arccos(direction_cosines(ra, dec, data.phase_center_ra, data.phase_center_dec)[:, 2])
+        loss = float((1 - both[0] / both[1]).max())
+        return {"seconds": seconds, "loss": loss, "samples": len(weights), "radius_deg": float(np.degrees(away.mean()))}
+
+    return timed
+
+
+def wsclean(size, cell):
+    def timed(_, place):
+        folder = place / f"wsclean{size}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        command = ["wsclean", "-use-wgridder", "-name", str(folder / "w"), "-size", str(size), str(size)]
+        command += ["-scale", f"{cell}asec", "-weight", "briggs", "0.5", "-niter", "50000", "-mgain", "0.8"]
+        command += ["-auto-mask", "5", "-auto-threshold", "3", "-data-column", "CORRECTED_DATA", "-pol", "I", "-j", "2"]
+        command += ["-no-update-model-required", "-temp-dir", str(folder), str(record_of(place).path)]
+        begun = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        seconds = time.perf_counter() - begun
+        return {"seconds": seconds, "image": str(folder / "w-image.fits")}
+
+    return timed
+
+
+CHILDREN = {"prepare": prepare}
+for pixels, arcsec in SIZES:
+    CHILDREN[f"native{pixels}"] = native(pixels, arcsec, standard=False)
+    CHILDREN[f"standard{pixels}"] = native(pixels, arcsec, standard=True)
+    CHILDREN[f"floor{pixels}"] = floor(pixels, arcsec)
+    CHILDREN[f"wsclean{pixels}"] = wsclean(pixels, arcsec)
+
+
+def difference(one, other, place):
+    """Median and scatter of the ratio of peaks of bright catalogue sources in two images."""
+    import pandas as pd
+    from astropy.io import fits
+    from astropy.wcs import WCS
+
+    field, peaks = pd.read_csv(place / "field.csv"), []
+    for path in (one, other):
+        plane = fits.getdata(path).squeeze()
+        x, y = WCS(fits.getheader(path)).celestial.world_to_pixel_values(field["ra_deg"], field["dec_deg"])
+        inside = (x > 20) & (x < len(plane) - 21) & (y > 20) & (y < len(plane) - 21)
+        at = np.full(len(field), np.nan)
+        for k in np.flatnonzero(inside):
+            row, column = int(np.rint(y[k])), int(np.rint(x[k]))
+            at[k] = plane[row - 3 : row + 4, column - 3 : column + 4].max()
+        peaks.append(at)
+    ratio = (peaks[0] / peaks[1])[peaks[1] > 0.03]
+    return float(np.median(ratio) - 1), float(1.4826 * np.median(np.abs(ratio - np.median(ratio)))), len(ratio)
+
+
+def measure(raw, place):
+    fullsize.simulate(raw)
+    ask = {"raw": raw, "place": place}
+    if not (place / RECORD).exists():
+        fullsize.in_child(__file__, "prepare", **ask)
+    figures = {}
+    for size, _ in SIZES:
+        found = {name: fullsize.in_child(__file__, f"{name}{size}", **ask) for name in ("native", "standard", "floor")}
+        peer = fullsize.in_child(__file__, f"wsclean{size}", **ask)
+        for name in ("native", "standard", "floor"):
+            figures[f"{name}_{size}_seconds"] = found[name]["seconds"]
+        figures |= {
+            f"wsclean_{size}_seconds": peer["seconds"],
+            f"faster_than_wsclean_{size}": peer["seconds"] / found["native"]["seconds"],
+            f"standard_faster_than_wsclean_{size}": peer["seconds"] / found["standard"]["seconds"],
+            f"over_floor_{size}": found["native"]["seconds"] / found["floor"]["seconds"],
+            f"memory_{size}_gb": max(found[name]["memory_gb"] for name in ("native", "standard")),
+            f"averaging_loss_{size}": found["floor"]["loss"],
+            f"noise_native_{size}_mjy": found["native"]["noise_jy"] * 1e3,
+            f"noise_standard_{size}_mjy": found["standard"]["noise_jy"] * 1e3,
+        }
+        names = ("peaks_differ", "peaks_scatter", "peaks")
+        told = difference(found["native"]["image"], peer["image"], place)
+        figures |= {f"{name}_{size}": value for name, value in zip(names, told, strict=True)}
+    return figures
+
+
+if __name__ == "__main__":
+    parser = reporting.options(__doc__)
+    fullsize.add_child_options(parser, CHILDREN)
+    given = parser.parse_args()
+    fullsize.run_child(given, CHILDREN)
+    with tempfile.TemporaryDirectory() as folder:
+        places = [
+            Path(folder) / name if path is None else path for name, path in (("raw", given.raw), ("p", given.place))
+        ]
+        for path in places:
+            path.mkdir(parents=True, exist_ok=True)
+        result = measure(*places)
+    limits = reporting.bars(
+        result,
+        below=(
+            ("standard_2400_seconds", 20.0),
+            *((f"memory_{size}_gb", 4.0) for size, _ in SIZES),
+            *((f"averaging_loss_{size}", 0.0031) for size, _ in SIZES),
+        ),
+        at_least=[(f"faster_than_wsclean_{size}", 5.0) for size, _ in SIZES],
+    )
+    reporting.tell(result, limits, as_json=given.json)
