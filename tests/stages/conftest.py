@@ -23,13 +23,11 @@ FREQUENCY = 1.3124e9 + WIDTH * np.arange(96)
 SECONDS = (np.arange(24) - 11.5) * telescope.INTEGRATION_S
 
 
-def _baselines(n_antennas: int, reach_m: float) -> np.ndarray:
+def _positions(n_antennas: int, reach_m: float) -> np.ndarray:
     table = telescope.stations()
     near = np.linalg.norm(table.itrf - np.median(table.itrf[table.active], axis=0), axis=1) < reach_m
     chosen = np.flatnonzero(near & table.active)
-    positions = table.itrf[chosen[np.linspace(0, len(chosen) - 1, n_antennas).round().astype(int)]]
-    i, j = np.triu_indices(n_antennas, 1)
-    return positions[j] - positions[i]
+    return table.itrf[chosen[np.linspace(0, len(chosen) - 1, n_antennas).round().astype(int)]]
 
 
 def _uvw(baselines: np.ndarray) -> np.ndarray:
@@ -64,7 +62,9 @@ def drifting_sky():
         centre = SkyCoord(RA * u.rad, DEC * u.rad)
         pointing = SkyCoord((RA + OMEGA * SECONDS) * u.rad, np.full(24, DEC) * u.rad)
         tracked = _cosines(pointing, centre)
-        uvw, scale = _uvw(_baselines(n_antennas, reach_m)), _scale(centre)
+        i, j = np.triu_indices(n_antennas, 1)
+        positions = _positions(n_antennas, reach_m)
+        uvw, scale = _uvw(positions[j] - positions[i]), _scale(centre)
         pole = np.array([0.0, np.cos(DEC), np.sin(DEC)])
         data = np.zeros((*uvw.shape[:2], len(FREQUENCY)), complex)
         for row in catalog.itertuples():
@@ -81,7 +81,6 @@ def drifting_sky():
         rng = np.random.default_rng(seed)
         sigma = noise * 6500.0 / (0.9 * np.sqrt(2 * WIDTH * telescope.INTEGRATION_S))
         data = data + sigma * (rng.normal(size=data.shape) + 1j * rng.normal(size=data.shape))
-        i, j = np.triu_indices(n_antennas, 1)
         dims = ("time", "baseline_id", "frequency", "polarization")
         return xr.Dataset(
             {
@@ -94,6 +93,8 @@ def drifting_sky():
                 "time": MJD + SECONDS / 86400,
                 "frequency": FREQUENCY,
                 "polarization": ["XX", "YY"],
+                "antenna_name": [str(k) for k in range(n_antennas)],
+                "antenna_position": (("antenna_name", "cartesian_pos_label"), positions),
                 "baseline_antenna1_name": ("baseline_id", [str(k) for k in i]),
                 "baseline_antenna2_name": ("baseline_id", [str(k) for k in j]),
                 "pointing_ra": ("time", pointing.ra.rad),
