@@ -74,8 +74,8 @@ class ImageOptions(Options):
     )
     averaging_loss: Annotated[float, Field(ge=0, lt=0.1)] = Field(
         0.003,
-        description="Largest loss of amplitude at the half-power radius that averaging channels may cost a baseline; "
-        "each class of baseline lengths is averaged as far as this allows.",
+        description="Largest loss of a source's peak at the half-power radius that averaging channels may cost; long "
+        "baselines are averaged less than short ones, and none loses more than ten times as much.",
     )
     known_min_jy: Annotated[float, Field(ge=0)] = Field(
         0.002,
