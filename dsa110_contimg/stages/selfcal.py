@@ -209,5 +209,6 @@ def _in_place(best: ImageProduct, first: ImageProduct) -> ImageProduct:
     names = [f.name for f in fields(ImageProduct) if isinstance(getattr(first, f.name), Path)]
     for name in names:
         getattr(best, name).replace(getattr(first, name))
+    fits.companion(best.path, "noise").replace(fits.companion(first.path, "noise"))
     files.sync_directory(first.path.parent)
     return replace(best, **{name: getattr(first, name) for name in names})

@@ -117,7 +117,7 @@ def a_group() -> dict[str, object]:
     )
     image = records.ImageProduct(
         *[here] * 7, ms.group_id, 80.0, 16.6, 61065.2, 61065.204, 2400, 6.0, 44 / 3600, 20 / 3600, 3.0, 3.3e-4, 3e-4,
-        1.4e9, 0.01,
+        1.4e9, 0.01, dynamic_range=5000.0,
     )  # fmt: skip
     return {
         "convert": ms,

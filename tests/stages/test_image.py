@@ -44,7 +44,8 @@ def test_every_product_is_a_whole_fits_image_of_four_axes(noisy):
             hdus.verify("exception")
             assert hdus[0].data.shape == (1, 1, 1080, 1080)
             assert [hdus[0].header[f"CTYPE{i}"] for i in (1, 2, 3, 4)] == ["RA---SIN", "DEC--SIN", "FREQ", "STOKES"]
-    assert {p.name for p in record.path.parent.iterdir()} == {getattr(record, kind).name for kind in KINDS}
+    names = {getattr(record, kind).name for kind in KINDS} | {f"{record.group_id}.noise.fits"}
+    assert {p.name for p in record.path.parent.iterdir()} == names
 
 
 def test_the_header_says_where_when_and_how(noisy):

@@ -88,7 +88,7 @@ def test_the_fluxes_are_right_afterwards(rescued, field_catalog):
 
 def test_nothing_is_left_in_the_directory_but_the_products(rescued):
     _, found, _ = rescued
-    kinds = {"image", "pbcor", "pb", "residual", "model", "psf", "smearing"}
+    kinds = {"image", "pbcor", "pb", "residual", "model", "psf", "smearing", "noise"}
     names = {p.name for p in found.image.path.parent.iterdir()}
     assert names == {f"{found.image.group_id}.{kind}.fits" for kind in kinds}
     history = str(fits.getheader(found.image.path)["HISTORY"])
@@ -101,7 +101,7 @@ def test_a_good_image_is_left_as_it_is_after_one_round(drifting_sky, field_catal
     assert len(found.rounds) == 1 and not found.rounds[0].kept
     assert found.image == first and found.tables == {}
     assert {p.name: p.read_bytes() for p in first.path.parent.iterdir()}.items() <= before.items()
-    assert len(list(first.path.parent.iterdir())) == 7
+    assert len(list(first.path.parent.iterdir())) == 8
 
 
 def test_too_weak_a_field_changes_nothing(drifting_sky, field_catalog, tmp_path):
@@ -110,7 +110,7 @@ def test_too_weak_a_field_changes_nothing(drifting_sky, field_catalog, tmp_path)
     first, found, before = run(sky, tmp_path / "images", PHASES, known=weak)
     assert found.image == first and not any(one.kept for one in found.rounds)
     assert {p.name: p.read_bytes() for p in first.path.parent.iterdir()}.items() <= before.items()
-    assert len(list(first.path.parent.iterdir())) == 7
+    assert len(list(first.path.parent.iterdir())) == 8
 
 
 def test_phases_and_amplitudes_are_recovered_with_their_sign(quiet, field_catalog):
