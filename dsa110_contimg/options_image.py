@@ -73,7 +73,7 @@ class ImageOptions(Options):
         1e-4, description="Relative accuracy of gridding and degridding (ducc0 epsilon)."
     )
     averaging_loss: Annotated[float, Field(ge=0, lt=0.1)] = Field(
-        0.003,
+        0.0028,
         description="Largest loss of a source's peak at the half-power radius that averaging channels may cost; long "
         "baselines are averaged less than short ones, and none loses more than ten times as much.",
     )

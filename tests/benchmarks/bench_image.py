@@ -1,9 +1,9 @@
 """A calibrated full-size group imaged by the native imager and by WSClean, at two sizes, with one stopping rule.
 
-Both clean the same Measurement Set from nothing, down to 3 sigma in an automatic mask of 5, Briggs 0.5, in the same
-minutes; WSClean with the command that a user would write. Beside them the standard tier, which subtracts the catalogue
-first, and the floor: the griddings and degriddings of the native imager's major cycles alone. What averaging costs a
-source at the half-power radius is told for each.
+Both clean the same Measurement Set down to 3 sigma in an automatic mask of 5, Briggs 0.5, in the same minutes; WSClean
+with the command that a user would write. The native imager does it twice: from nothing, at the smaller size, and as the
+pipeline does, with the catalogue subtracted first. Beside them the floor, one gridding and one degridding, and what
+averaging costs a source at the half-power radius.
 
 Run as ``python tests/benchmarks/bench_image.py [--json] [--raw DIRECTORY] [--place DIRECTORY]``; what is in the
 directories is used again.
@@ -153,22 +153,20 @@ def measure(raw, place):
         fullsize.in_child(__file__, "prepare", **ask)
     figures = {}
     for size, _ in SIZES:
-        found = {name: fullsize.in_child(__file__, f"{name}{size}", **ask) for name in ("native", "standard", "floor")}
+        ways = [*(("native",) if size == SIZES[0][0] else ()), "standard", "floor"]
+        found = {name: fullsize.in_child(__file__, f"{name}{size}", **ask) for name in ways}
         peer = fullsize.in_child(__file__, f"wsclean{size}", **ask)
-        for name in ("native", "standard", "floor"):
-            figures[f"{name}_{size}_seconds"] = found[name]["seconds"]
-        figures |= {
-            f"wsclean_{size}_seconds": peer["seconds"],
-            f"faster_than_wsclean_{size}": peer["seconds"] / found["native"]["seconds"],
-            f"standard_faster_than_wsclean_{size}": peer["seconds"] / found["standard"]["seconds"],
-            f"over_floor_{size}": found["native"]["seconds"] / found["floor"]["seconds"],
-            f"memory_{size}_gb": max(found[name]["memory_gb"] for name in ("native", "standard")),
-            f"averaging_loss_{size}": found["floor"]["loss"],
-            f"noise_native_{size}_mjy": found["native"]["noise_jy"] * 1e3,
-            f"noise_standard_{size}_mjy": found["standard"]["noise_jy"] * 1e3,
-        }
+        figures |= {f"{name}_{size}_seconds": one["seconds"] for name, one in {**found, "wsclean": peer}.items()}
+        images = {name: one for name, one in found.items() if name != "floor"}
+        for name, one in images.items():
+            how = "" if name == "native" else "standard_"
+            figures[f"{how}faster_than_wsclean_{size}"] = peer["seconds"] / one["seconds"]
+            figures[f"noise_{name}_{size}_mjy"] = one["noise_jy"] * 1e3
+            figures[f"{how}over_floor_{size}"] = one["seconds"] / found["floor"]["seconds"]
+        figures[f"memory_{size}_gb"] = max(one["memory_gb"] for one in images.values())
+        figures[f"averaging_loss_{size}"] = found["floor"]["loss"]
         names = ("peaks_differ", "peaks_scatter", "peaks")
-        told = difference(found["native"]["image"], peer["image"], place)
+        told = difference(found["standard"]["image"], peer["image"], place)
         figures |= {f"{name}_{size}": value for name, value in zip(names, told, strict=True)}
     return figures
 
@@ -190,8 +188,9 @@ if __name__ == "__main__":
         below=(
             ("standard_2400_seconds", 20.0),
             *((f"memory_{size}_gb", 4.0) for size, _ in SIZES),
-            *((f"averaging_loss_{size}", 0.0031) for size, _ in SIZES),
+            *((f"averaging_loss_{size}", 0.003) for size, _ in SIZES),
         ),
-        at_least=[(f"faster_than_wsclean_{size}", 5.0) for size, _ in SIZES],
+        at_least=[(f"{how}faster_than_wsclean_{size}", 5.0) for how in ("", "standard_") for size in (SIZES[0][0],)]
+        + [(f"standard_faster_than_wsclean_{SIZES[1][0]}", 5.0)],
     )
     reporting.tell(result, limits, as_json=given.json)
