@@ -10,30 +10,41 @@ prediction, by direct Fourier transform of the brightest pixels; the rest goes t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-from numba import njit, prange
 from numpy.typing import NDArray
-from scipy.constants import speed_of_light
 
 from dsa110_contimg import telescope
 from dsa110_contimg.science.averaging import ImagingData
 from dsa110_contimg.science.coordinates import direction_cosines
 from dsa110_contimg.science.grid import SkyGrid
 from dsa110_contimg.science.gridding import Gridder
+from dsa110_contimg.science.point_kernels import (
+    LANES,
+    Channels,
+    Points,
+    Rows,
+    in_clusters,
+    predict_clusters,
+    predict_points,
+    project,
+)
 from dsa110_contimg.science.predict import apparent_fluxes, source_geometry
 from dsa110_contimg.science.response import image_response
-from dsa110_contimg.science.smearing import EARTH_ROTATION, sinc, surviving_fraction
+from dsa110_contimg.science.smearing import EARTH_ROTATION, surviving_fraction
 from dsa110_contimg.science.subtraction import PointSources
 
 MAX_PIXELS = 1000
-"""Most pixels that are predicted one by one: a second of work for a group of 48 antennas."""
+"""Most pixels of sources that are predicted by themselves: as much work as gridding, for a group of 96 antennas."""
+FEW_PIXELS = 100
+"""Of the rest, so many are summed one by one in the time that gridding takes."""
 BRIGHT = 20.0
 """Signal to noise above which a source is predicted by itself: the sidelobes that its changes leave, about 0.5 % of it,
 are then a tenth of the noise."""
 INDEX_PRIOR = (-0.7, 0.3)
 """Spectral index of a source before its own data speak, and its spread (Condon 1984)."""
+TELLING = 80.0
+"""Signal to noise from which a source's data say more of its spectral index than `INDEX_PRIOR`."""
 MIN_RESPONSE = 0.05
 """Where the mean beam is lower, the model of the beam is not good enough to say how it varies."""
 
@@ -41,46 +52,6 @@ _BIN_HZ = 3.0e6
 _FINE_BIN_HZ = 1.0e6
 """Of known sources, which may stand in the wing of the beam, where it falls by a per cent in 3 MHz."""
 _UNEVEN_HZ = 100.0
-_LANES = 16
-
-
-class _Rows(NamedTuple):
-    """Where the samples are: uvw (m), indices, offsets; direction cosines less (0, 0, 1) of the tracking centres."""
-
-    uvw: NDArray[np.float64]
-    time: NDArray[np.int64]
-    channels: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-    tracking: NDArray[np.float64]
-    pole: NDArray[np.float64]
-
-
-class _Channels(NamedTuple):
-    """All lists of channels, one after the other; list i is ``first[i]:first[i + 1]``.
-
-    ``step`` is the usual spacing of a list, ``uneven`` marks channels that do not follow the one before by it, ``bins``
-    are indices into the bins of the gains, ``width`` (native channel, Hz) and ``factor`` are per list.
-    """
-
-    frequencies: NDArray[np.float64]
-    first: NDArray[np.int64]
-    step: NDArray[np.float64]
-    uneven: NDArray[np.bool_]
-    bins: NDArray[np.int64]
-    width: NDArray[np.float64]
-    factor: NDArray[np.int64]
-
-
-class _Points(NamedTuple):
-    """Point sources: direction cosines less (0, 0, 1), the source that each belongs to, and those of the sources.
-
-    Points whose source is one past the last belong to none: nothing varies for them.
-    """
-
-    lmn: NDArray[np.float64]
-    source: NDArray[np.int64]
-    centre: NDArray[np.float64]
-    integration: float
 
 
 @dataclass(frozen=True)
@@ -95,7 +66,7 @@ class _Sources:
     y: NDArray[np.float64]
     flux: NDArray[np.float64]
     flux_of: NDArray[np.float64]
-    points: _Points
+    points: Points
     index: NDArray[np.float64]
     gain: NDArray[np.float64]
 
@@ -130,20 +101,17 @@ class ApparentSky:
         rest = model.copy()
         self._sources = sources = self._take_sources(rest, BRIGHT * noise_jy)
         y, x = np.nonzero(rest)
-        few = 0 < len(x) <= MAX_PIXELS - len(sources.flux_of)
         out = np.zeros(len(self._gridder.weights), np.complex64)
-        if len(x) and not few:
+        if len(x) > FEW_PIXELS:
             out = self._gridder.predict(rest)
-            x, y = x[:0], y[:0]
-        points, flux = sources.points, np.concatenate([sources.flux_of, rest[y, x]])
-        if len(flux):
-            none = np.full(len(x), len(sources.flux))
-            points = points._replace(
-                lmn=np.concatenate([points.lmn, self._lmn(x, y)]), source=np.concatenate([points.source, none])
-            )
-            steady = np.ones((*sources.gain.shape[:2], 1))
-            gain = np.concatenate([sources.gain, steady], axis=-1)[:, :, points.source]
-            _predict(self._rows, self._channels, points, np.ascontiguousarray(gain * flux, np.float32), out)
+        elif len(x):
+            points = Points(self._lmn(x, y), np.zeros(len(x), np.int64), np.zeros((0, 3)), 0.0)
+            steady = np.ones((*self._response.weights.shape, 1), np.float32) * rest[y, x]
+            predict_points(self._rows, self._channels, points, steady, out)
+        if len(sources.flux):
+            gain = np.ascontiguousarray(sources.gain, np.float32)
+            of = in_clusters(sources.points, sources.flux_of)
+            predict_clusters(self._rows, self._channels, sources.points, of, gain, out)
         return out
 
     def learn(self, residual: NDArray[np.complex64], noise_jy: float) -> None:
@@ -153,26 +121,27 @@ class ApparentSky:
         d, and noise in the image its error, to be weighed against `INDEX_PRIOR`.
         """
         sources = self._sources
-        if sources is None or not len(sources.flux):
+        if sources is None or not (telling := np.abs(sources.flux) > TELLING * noise_jy).any():
             return
-        response, gain = self._response, sources.gain
+        response, gain, flux = self._response, sources.gain[..., telling], sources.flux[telling]
         log_f = np.log(response.frequencies)
         power = response.weights[:, :, None] * gain**2
         # about this mean, the slope does not mix with an error of the flux itself
         slope = log_f[:, None] - np.einsum("tbs,b->s", power, log_f) / power.sum(axis=(0, 1))
-        points = sources.points._replace(lmn=sources.points.centre, source=np.arange(len(sources.flux)))
-        sums = np.zeros((_LANES, 2, len(sources.flux)))
+        centre = sources.points.centre[telling]
+        points = sources.points._replace(lmn=centre, centre=centre, source=np.arange(len(flux)))
+        sums = np.zeros((LANES, 2, len(flux)))
         weights = self._gridder.weights
-        _project(
+        project(
             self._rows, self._channels, points, np.ascontiguousarray(gain, np.float32), slope, residual, weights, sums
         )
         along, norm = sums.sum(axis=0)
         norm = np.maximum(norm, 1e-12 * self._gridder.weight_sum)
-        change = along / (sources.flux * norm)
-        precision = (sources.flux / noise_jy) ** 2 * norm / self._gridder.weight_sum
+        change = along / (flux * norm)
+        precision = (flux / noise_jy) ** 2 * norm / self._gridder.weight_sum
         mean, spread = INDEX_PRIOR
-        index = (mean / spread**2 + (sources.index + change) * precision) / (1.0 / spread**2 + precision)
-        self._known = np.stack([sources.x, sources.y, np.clip(index, -4.0, 4.0)], axis=-1)
+        index = (mean / spread**2 + (sources.index[telling] + change) * precision) / (1.0 / spread**2 + precision)
+        self._known = np.stack([sources.x[telling], sources.y[telling], np.clip(index, -4.0, 4.0)], axis=-1)
 
     def _take_sources(self, model: NDArray[np.float32], least_jy: float) -> _Sources:
         """The brightest sources of a model, whose pixels are set to zero in it."""
@@ -184,7 +153,7 @@ class ApparentSky:
         model[y, x] = 0.0
         weight = np.abs(flux)
         mean_x, mean_y = (np.bincount(source, weight * v) / np.bincount(source, weight) for v in (x, y))
-        points = _Points(self._lmn(x, y), source, self._lmn(mean_x, mean_y), self._gridder.data.track.integration_s)
+        points = Points(self._lmn(x, y), source, self._lmn(mean_x, mean_y), self._gridder.data.track.integration_s)
         index = self._index(mean_x, mean_y)
         gain = self._gain(mean_x, mean_y, index)
         total = np.asarray(np.bincount(source, flux), np.float64)
@@ -244,20 +213,20 @@ def predict_sources(data: ImagingData, sources: PointSources) -> NDArray[np.comp
         telescope.REFERENCE_FREQUENCY_HZ,
         track.primary_beam,
     )
-    points = _Points(lmn, np.arange(len(sources)), lmn, track.integration_s)
-    _predict(_rows(data), _channels(data, bins), points, amplitude, out)
+    points = Points(lmn, np.arange(len(sources)), lmn, track.integration_s)
+    predict_points(_rows(data), _channels(data, bins), points, amplitude, out)
     out[data.weights <= 0.0] = 0.0
     return out
 
 
-def _rows(data: ImagingData) -> _Rows:
+def _rows(data: ImagingData) -> Rows:
     centre = (data.phase_center_ra, data.phase_center_dec)
     tracking = direction_cosines(data.track.pointing_ra, data.track.pointing_dec, *centre) - [0.0, 0.0, 1.0]
     pole = np.array([0.0, np.cos(centre[1]), np.sin(centre[1])]) * EARTH_ROTATION
-    return _Rows(data.uvw, data.time_index, data.channels_index, data.offsets, tracking, pole)
+    return Rows(data.uvw, data.time_index, data.channels_index, data.offsets, tracking, pole)
 
 
-def _channels(data: ImagingData, bins: NDArray[np.float64]) -> _Channels:
+def _channels(data: ImagingData, bins: NDArray[np.float64]) -> Channels:
     frequencies = np.concatenate([c.frequencies for c in data.channels])
     first = np.cumsum([0] + [len(c.frequencies) for c in data.channels])
     step = np.array([np.median(np.diff(c.frequencies)) if len(c.frequencies) > 1 else 0.0 for c in data.channels])
@@ -266,7 +235,7 @@ def _channels(data: ImagingData, bins: NDArray[np.float64]) -> _Channels:
         uneven[begin + 1 : end] = np.abs(np.diff(frequencies[begin:end]) - even) > _UNEVEN_HZ
     nearest = np.abs(frequencies[:, None] - bins[None, :]).argmin(axis=1)
     width = np.array([c.native_width_hz for c in data.channels])
-    return _Channels(frequencies, first, step, uneven, nearest, width, np.array([c.factor for c in data.channels]))
+    return Channels(frequencies, first, step, uneven, nearest, width, np.array([c.factor for c in data.channels]))
 
 
 def _grouped(
@@ -298,125 +267,3 @@ def _grouped(
         source[near] = number
         number += 1
     return source
-
-
-@njit(cache=True, fastmath=True)
-def _smearing(rows: _Rows, channels: _Channels, points: _Points, row: int, left: NDArray[np.float32]) -> None:
-    """What is left of each source on one baseline, at the middle of its channels."""
-    which = rows.channels[row]
-    first, last = channels.first[which], channels.first[which + 1] - 1
-    f = 0.5 * (channels.frequencies[first] + channels.frequencies[last]) / speed_of_light
-    width, n = channels.width[which] / speed_of_light, channels.factor[which]
-    u, v, w = rows.uvw[row]
-    _, py, pz = rows.pole
-    rate = (py * w - pz * v, pz * u, -py * u)
-    for s in range(len(left)):
-        l, m, n1 = points.centre[s]
-        dl, dm, dn = points.centre[s] - rows.tracking[rows.time[row]]
-        turn = (rate[0] * dl + rate[1] * dm + rate[2] * dn) * f * points.integration
-        plain = (u * l + v * m + w * n1) * width
-        left[s] = sinc(turn) * sinc((u * dl + v * dm + w * dn) * width) * sinc(n * plain) / sinc(plain)
-
-
-@njit(cache=True, fastmath=True)
-def _turn(delay: NDArray[np.float64], frequency: float, re: NDArray[np.float32], im: NDArray[np.float32]) -> None:
-    """Phasors exp(2 pi i f tau)."""
-    for p in range(len(delay)):
-        turns = delay[p] * frequency
-        angle = 2.0 * np.pi * (turns - np.floor(turns))
-        re[p], im[p] = np.cos(angle), np.sin(angle)
-
-
-# a function of its own, without the row's bookkeeping around it, is what the compiler turns into vector instructions
-@njit(cache=True, fastmath=True)
-def _sum_and_step(
-    here: NDArray[np.float32],
-    mine: NDArray[np.float32],
-    re: NDArray[np.float32],
-    im: NDArray[np.float32],
-    step_re: NDArray[np.float32],
-    step_im: NDArray[np.float32],
-) -> complex:
-    """Sum of the points on one channel; the phasors move on to the next."""
-    real, imaginary = np.float32(0.0), np.float32(0.0)
-    for p in range(len(re)):
-        a = here[p] * mine[p]
-        real += a * re[p]
-        imaginary += a * im[p]
-        turned = re[p] * step_re[p] - im[p] * step_im[p]
-        im[p] = re[p] * step_im[p] + im[p] * step_re[p]
-        re[p] = turned
-    return complex(real, imaginary)
-
-
-@njit(parallel=True, cache=True, fastmath=True)
-def _predict(
-    rows: _Rows, channels: _Channels, points: _Points, amplitude: NDArray[np.float32], out: NDArray[np.complex64]
-) -> None:
-    """Add to ``out`` (sample,) the points of ``amplitude`` (time, bin, point)."""
-    n_rows, n_points = len(rows.time), len(points.source)
-    for lane in prange(_LANES):
-        left = np.ones(len(points.centre) + 1, np.float32)
-        mine = np.empty(n_points, np.float32)
-        delay = np.empty(n_points, np.float64)
-        re, im = np.empty(n_points, np.float32), np.empty(n_points, np.float32)
-        step_re, step_im = np.empty(n_points, np.float32), np.empty(n_points, np.float32)
-        for row in range(lane * n_rows // _LANES, (lane + 1) * n_rows // _LANES):
-            _smearing(rows, channels, points, row, left[:-1])
-            u, v, w = rows.uvw[row]
-            for p in range(n_points):
-                l, m, n1 = points.lmn[p]
-                delay[p] = (u * l + v * m + w * n1) / speed_of_light
-                mine[p] = left[points.source[p]]
-            which = rows.channels[row]
-            first = channels.first[which]
-            _turn(delay, channels.frequencies[first], re, im)
-            _turn(delay, channels.step[which], step_re, step_im)
-            for k in range(rows.offsets[row + 1] - rows.offsets[row]):
-                if channels.uneven[first + k]:
-                    _turn(delay, channels.frequencies[first + k], re, im)
-                here = amplitude[rows.time[row], channels.bins[first + k]]
-                out[rows.offsets[row] + k] += _sum_and_step(here, mine, re, im, step_re, step_im)
-
-
-@njit(parallel=True, cache=True, fastmath=True)
-def _project(
-    rows: _Rows,
-    channels: _Channels,
-    points: _Points,
-    gain: NDArray[np.float32],
-    slope: NDArray[np.float64],
-    residual: NDArray[np.complex64],
-    weights: NDArray[np.float32],
-    sums: NDArray[np.float64],
-) -> None:
-    """Gather in ``sums`` (lane, 2, source) w x g Re(R conj(phasor)) and w (x g)^2, x the ``slope`` (bin, source)."""
-    n_rows, n_points = len(rows.time), len(points.source)
-    for lane in prange(_LANES):
-        left = np.empty(n_points, np.float32)
-        delay = np.empty(n_points, np.float64)
-        re, im = np.empty(n_points, np.float32), np.empty(n_points, np.float32)
-        step_re, step_im = np.empty(n_points, np.float32), np.empty(n_points, np.float32)
-        for row in range(lane * n_rows // _LANES, (lane + 1) * n_rows // _LANES):
-            _smearing(rows, channels, points, row, left)
-            u, v, w = rows.uvw[row]
-            for p in range(n_points):
-                l, m, n1 = points.lmn[p]
-                delay[p] = (u * l + v * m + w * n1) / speed_of_light
-            which = rows.channels[row]
-            first = channels.first[which]
-            _turn(delay, channels.frequencies[first], re, im)
-            _turn(delay, channels.step[which], step_re, step_im)
-            for k in range(rows.offsets[row + 1] - rows.offsets[row]):
-                if channels.uneven[first + k]:
-                    _turn(delay, channels.frequencies[first + k], re, im)
-                here, x = gain[rows.time[row], channels.bins[first + k]], slope[channels.bins[first + k]]
-                v_re, v_im = residual[rows.offsets[row] + k].real, residual[rows.offsets[row] + k].imag
-                weight = weights[rows.offsets[row] + k]
-                for p in range(n_points):
-                    a = here[p] * left[p] * x[p]
-                    sums[lane, 0, p] += weight * a * (v_re * re[p] + v_im * im[p])
-                    sums[lane, 1, p] += weight * a * a
-                    turned = re[p] * step_re[p] - im[p] * step_im[p]
-                    im[p] = re[p] * step_im[p] + im[p] * step_re[p]
-                    re[p] = turned

@@ -98,7 +98,7 @@ def pole(dec0: float) -> NDArray[np.float64]:
 
 # functions of their own, with nothing around their loops, are what the compiler turns into vector instructions
 @njit(cache=True, fastmath=True)
-def _phasors(turns: NDArray[np.float64], re: NDArray[np.float32], im: NDArray[np.float32]) -> None:
+def phasors(turns: NDArray[np.float64], re: NDArray[np.float32], im: NDArray[np.float32]) -> None:
     """cos and sin of 2 pi turns, to 1e-6: Taylor's series over half a turn to either side."""
     for s in range(len(turns)):
         x = np.float32(_TURN * (turns[s] - np.rint(turns[s])))
@@ -120,7 +120,8 @@ def _smear(half_turns: NDArray[np.float64], sine: NDArray[np.float32], loss: NDA
 
 
 @njit(cache=True, fastmath=True)
-def _paths(u: float, v: float, w: float, lmn: NDArray[np.float64], out: NDArray[np.float64]) -> None:
+def paths(u: float, v: float, w: float, lmn: NDArray[np.float64], out: NDArray[np.float64]) -> None:
+    """Fill ``out`` (source,) with u l + v m + w (n - 1)."""
     for s in range(len(lmn)):
         out[s] = u * lmn[s, 0] + v * lmn[s, 1] + w * lmn[s, 2]
 
@@ -193,17 +194,17 @@ def predict(
                 pole_uvw[0] * v - pole_uvw[1] * u,
             )
             loss[:] = np.float32(1.0)
-            _paths(rate[0] * speed, rate[1] * speed, rate[2] * speed, offset[t], turns)
-            _phasors(turns, re, im)
+            paths(rate[0] * speed, rate[1] * speed, rate[2] * speed, offset[t], turns)
+            phasors(turns, re, im)
             _smear(turns, im, loss)
-            _paths(u * half, v * half, w * half, offset[t], turns)
-            _phasors(turns, re, im)
+            paths(u * half, v * half, w * half, offset[t], turns)
+            phasors(turns, re, im)
             _smear(turns, im, loss)
-            _paths(u, v, w, lmn, path)
+            paths(u, v, w, lmn, path)
             turns[:] = path * step
-            _phasors(turns, step_re, step_im)
+            phasors(turns, step_re, step_im)
             turns[:] = path * frequencies_hz[0]
-            _phasors(turns, re, im)
+            phasors(turns, re, im)
             re *= loss
             im *= loss
             for channel in range(n_channels):
