@@ -52,6 +52,8 @@ _BIN_HZ = 3.0e6
 _FINE_BIN_HZ = 1.0e6
 """Of known sources, which may stand in the wing of the beam, where it falls by a per cent in 3 MHz."""
 _UNEVEN_HZ = 100.0
+_COARSE = 10.0
+"""What is left when bright sources are gone may be predicted so many times less accurately."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ class ApparentSky:
         y, x = np.nonzero(rest)
         out = np.zeros(len(self._gridder.weights), np.complex64)
         if len(x) > FEW_PIXELS:
-            out = self._gridder.predict(rest)
+            faint = float(np.abs(rest).max()) < BRIGHT * noise_jy
+            out = self._gridder.predict(rest, (_COARSE if faint else 1.0) * self._gridder.accuracy)
         elif len(x):
             points = Points(self._lmn(x, y), np.zeros(len(x), np.int64), np.zeros((0, 3)), 0.0)
             steady = np.ones((*self._response.weights.shape, 1), np.float32) * rest[y, x]

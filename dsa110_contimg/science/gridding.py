@@ -72,9 +72,10 @@ class Gridder:
         """Point spread function: the image of a source of 1 Jy at the phase centre."""
         return self.dirty(np.ones(len(self.weights), np.complex64), accuracy)
 
-    def predict(self, model: NDArray[np.float32]) -> NDArray[np.complex64]:
-        """Visibilities (sample,) of an image of point sources (Jy/pixel)."""
-        return np.asarray(wgridder.dirty2vis_bda(dirty=model, wgt=None, epsilon=self.accuracy, **self._geometry()))
+    def predict(self, model: NDArray[np.float32], accuracy: float | None = None) -> NDArray[np.complex64]:
+        """Visibilities (sample,) of an image of point sources (Jy/pixel), to the gridder's accuracy or another."""
+        epsilon = accuracy or self.accuracy
+        return np.asarray(wgridder.dirty2vis_bda(dirty=model, wgt=None, epsilon=epsilon, **self._geometry()))
 
     def _geometry(self) -> dict[str, object]:
         # ducc0 takes V = exp(-2 pi i (u l + v m - w (n - 1))) with [l, m] ascending. Giving it (v, u, w) stores [y, x];
