@@ -335,7 +335,8 @@ class SubbandReader:
         with ExitStack() as stack:
             file = stack.enter_context(opened(path))
             self._columns = {name: file["Data"][name] for name in ARRAYS}
-            self._located = check_chunks(file, path)
+            status = path.stat()
+            self._located = _located(path, status.st_size, status.st_mtime_ns)
             self._descriptor = os.open(path, os.O_RDONLY)
             stack.callback(os.close, self._descriptor)
             self._open = stack.pop_all()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 from numpy.typing import NDArray
 from scipy.constants import speed_of_light
 
@@ -96,3 +96,15 @@ def place(
                     count += 1
             total[row, pol, 0] += sum_weight
             total[row, pol, 1] += count
+
+
+@njit(parallel=True, cache=True)
+def count_strange(data: NDArray[np.complex64], flags: NDArray[np.bool_]) -> tuple[int, int]:
+    """How many values are flagged, and how many are not flagged and yet no finite numbers; both (value,)."""
+    flagged = strange = 0
+    for k in prange(len(data)):
+        if flags[k]:
+            flagged += 1
+        elif not (np.isfinite(data[k].real) and np.isfinite(data[k].imag)):
+            strange += 1
+    return flagged, strange

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 from numpy.typing import NDArray
 
 Sums = tuple[NDArray[np.complex128], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
@@ -103,7 +103,7 @@ def corrected(
     return out.astype(np.complex64)
 
 
-@njit(nogil=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def accumulate(
     visibilities: tuple[NDArray[np.complex64], NDArray[np.complex64], NDArray[np.bool_]],
     weights: NDArray[np.float32],
@@ -130,21 +130,21 @@ def accumulate(
     """
     data, model, flags = visibilities
     cross, power, total, number = sums
-    n_time, n_baseline, n_channel, n_pol = data.shape
-    gain_time, gain_channel = gains.shape[0] > 1, gains.shape[2] > 1
-    one_weight = weights.shape[2] == 1
-    for baseline in range(n_baseline):
+    n_time, n_channel = data.shape[0], data.shape[2]
+    # a cell belongs to one baseline, so that no two threads add to the same
+    for baseline in prange(data.shape[1]):
         i, j = antennas[baseline, 0], antennas[baseline, 1]
         if i == j:
             continue
         for time in range(n_time):
             t = time // bins[0] if bins[0] > 0 else 0
-            at = time if gain_time else 0
+            at = time if gains.shape[0] > 1 else 0
             for channel in range(n_channel):
                 c = (first_channel + channel) // bins[1] if bins[1] > 0 else 0
-                here = channel if gain_channel else 0
-                for pol in range(n_pol):
-                    w = np.float64(weights[time, baseline, 0 if one_weight else channel, pol])
+                here = channel if gains.shape[2] > 1 else 0
+                told = channel if weights.shape[2] > 1 else 0
+                for pol in range(data.shape[3]):
+                    w = np.float64(weights[time, baseline, told, pol])
                     if flags[time, baseline, channel, pol] or not w > 0.0:
                         continue
                     gain = np.complex128(gains[at, i, here, pol]) * np.complex128(gains[at, j, here, pol]).conjugate()

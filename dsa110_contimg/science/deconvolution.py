@@ -34,6 +34,8 @@ COARSE = 10.0
 _SHALLOWEST = 0.15
 """Depth at which that ends: the limit of what CLEAN can do is reached (a thousandth of the brightest source, say)."""
 _ABOVE_EDGE = 2.0
+_MOST_CALLS = 100
+"""Times that radler is called at most: it may come back without a component, once its mask is made."""
 _DUST = 1e-6
 _DIVERGED = 0.2
 """A residual that cannot be kept below this times the dirty peak has diverged."""
@@ -137,18 +139,21 @@ def _descend(
     """Major cycles; (residual, model) are changed in place, ``cycles`` grows."""
     residual, model = images
     observed, depth = gridder.data.visibilities, _first_depth(psf, minor.options.major_gain)
-    radler, more, calls = minor.radler(psf, images, depth), True, 0
+    radler, more, calls, done = minor.radler(psf, images, depth), True, 0, 0
     try:
-        while more and cycles[-1].number < minor.options.max_major_cycles:
+        while more and cycles[-1].number < minor.options.max_major_cycles and calls < _MOST_CALLS:
             before = model.copy(), residual.copy()
             with _silence():
                 more = radler.perform(calls)
             calls += 1
+            if radler.iteration_number == done:
+                continue  # it has made its mask, perhaps: the model is the same, and so is what it leaves
+            done = int(radler.iteration_number)
             _drop_dust(model)
             difference = observed - apparent.predict(model, cycles[-1].noise_jy)
             # the model was changed in place; the residual must be too, for radler holds on to both
             np.copyto(residual, gridder.dirty(difference, COARSE * gridder.accuracy))
-            cycle = _state(cycles[-1].number + 1, int(radler.iteration_number), residual, model)
+            cycle = _state(cycles[-1].number + 1, done, residual, model)
             if _is_progress(cycle, cycles[-1]):
                 apparent.learn(difference, cycle.noise_jy)
                 cycles.append(cycle)
@@ -161,7 +166,7 @@ def _descend(
                 _judge_rise(cycle, cycles)
                 break
             with _silence():  # it speaks when it goes, too
-                radler, more, calls = minor.radler(psf, images, depth), True, 0
+                radler, more, calls, done = minor.radler(psf, images, depth), True, 0, 0
     finally:
         with _silence():
             del radler

@@ -83,7 +83,10 @@ def convert(
             uvdata.WRITERS[_writer(options)](partial, inputs, files.make_directory(scratch))
             ms_create.complete(partial, layout, _data_columns(options))
         if check is not None:
-            check(partial)
+            with ThreadPoolExecutor(1) as pool:  # what is looked at goes to the disk meanwhile
+                synced = pool.submit(files.sync, partial)
+                check(partial)
+                synced.result()
     half = layout.integration_s / 2 / 86400
     return MeasurementSet(
         path=path,

@@ -25,6 +25,7 @@ from dsa110_contimg.io import casa, files, ms, uvh5
 from dsa110_contimg.io.uvh5_storage import SubbandReader, as_complex
 from dsa110_contimg.records import MeasurementSet, SubbandGroup, Validation
 from dsa110_contimg.science import coordinates, uvwcheck
+from dsa110_contimg.science.assembly import count_strange
 
 UVW_TOLERANCE_M = 1e-3
 POSITION_TOLERANCE_M = 1e-2
@@ -198,10 +199,9 @@ def _data(path: Path, layout: ms.Layout, group: SubbandGroup | None, checks: _Ch
     there = np.empty((layout.mjd.size, chosen.size, n_channels, n_pols), np.complex64)
     hidden = np.empty(there.shape, bool)
     flagged, strange, gone = 0, 0, dict.fromkeys(group.missing, True) if group is not None else {}
-    for time in range(layout.mjd.size):
-        data, flags = _integration(path, layout, time)
-        flagged += int(flags.sum())
-        strange += int((~np.isfinite(data) & ~flags).sum())
+    for time, (data, flags) in enumerate(_integrations(path, layout)):
+        counted = count_strange(data.reshape(-1), flags.reshape(-1))
+        flagged, strange = flagged + counted[0], strange + counted[1]
         for subband in gone:
             gone[subband] = gone[subband] and bool(flags[:, _channels(subband)].all())
         there[time], hidden[time] = data[chosen], flags[chosen]
@@ -224,14 +224,18 @@ def _data(path: Path, layout: ms.Layout, group: SubbandGroup | None, checks: _Ch
     checks.add("visibilities", wrong == 0, f"{wrong} off, by up to {worst:.2e} of themselves", f"{DATA_TOLERANCE:.0e}")
 
 
-def _integration(path: Path, layout: ms.Layout, time: int) -> tuple[NDArray[np.complex64], NDArray[np.bool_]]:
-    """DATA and FLAG of one integration: (baseline, channel, polarization)."""
-    per_time, n_baselines, n_pols = layout.n_windows * layout.antenna1.size, layout.antenna1.size, layout.cell[1]
+def _integrations(path: Path, layout: ms.Layout) -> Iterator[tuple[NDArray[np.complex64], NDArray[np.bool_]]]:
+    """DATA and FLAG of one integration after another: (baseline, channel, polarization). Memory is used again."""
+    n_windows, n_baselines, (n_channels, n_pols) = layout.n_windows, layout.antenna1.size, layout.cell
+    shape = n_windows, n_baselines, n_channels, n_pols
+    data, flags = np.empty(shape, np.complex64), np.empty(shape, np.bool_)
+    rows = n_windows * n_baselines
     with ms.opened(path) as main:
-        data, flags = (np.asarray(main.getcol(name, time * per_time, per_time)) for name in ("DATA", "FLAG"))
-    shape = layout.n_windows, n_baselines, -1, n_pols
-    data, flags = (np.moveaxis(a.reshape(shape), 0, 1).reshape(n_baselines, -1, n_pols) for a in (data, flags))
-    return data, flags
+        for time in range(layout.mjd.size):
+            for name, memory in (("DATA", data), ("FLAG", flags)):
+                main.getcolnp(name, memory.reshape(rows, n_channels, n_pols), time * rows, rows)
+            whole = n_baselines, n_windows * n_channels, n_pols
+            yield np.moveaxis(data, 0, 1).reshape(whole), np.moveaxis(flags, 0, 1).reshape(whole)
 
 
 def _channels(subband: int) -> slice:

@@ -47,10 +47,13 @@ def calibrator(raw, place):
 def ours(raw, place):
     import dataclasses
 
+    from dsa110_contimg.io import files
     from dsa110_contimg.simulate.truth import load_truth
 
     run = dataclasses.replace(fullsize.run_of(raw / "target", place), options=options())
     run.checkpoints.forget(run.group_id)
+    for product in (place / "out").glob(f"*/{run.group_id}*"):  # nothing to replace, as at night
+        files.remove(product)
     begun = time.perf_counter()
     seconds = {f"{step}_seconds": run.step(step).seconds for step in STEPS}
     total = time.perf_counter() - begun
