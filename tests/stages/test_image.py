@@ -1,5 +1,6 @@
 """`image`: products, headers and numbers against an independent sky."""
 
+import resource
 from pathlib import Path
 
 import astropy.units as u
@@ -162,3 +163,18 @@ def test_what_cannot_be_imaged_or_written_is_an_error_and_leaves_nothing(driftin
     with pytest.raises(ImagingError, match="flagged"):
         image(sky, small, tmp_path / "flagged")
     assert not list(tmp_path.glob("*/*.fits"))
+
+
+def test_where_there_is_no_room_nothing_half_written_is_left(drifting_sky, field_catalog, tmp_path):
+    """The kernel refuses to let any file grow beyond 40 kB: a plane has 64."""
+    sky = drifting_sky(field_catalog[:1], n_antennas=12)
+    small = ImageOptions(n_pixels=128, cell_arcsec=12.0, max_iterations=0)
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, usual[1]))
+    try:
+        with pytest.raises(OutputError, match="cannot be written"):
+            image(sky, small, tmp_path / "full")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert not any((tmp_path / "full").iterdir())
+    assert image(sky, small, tmp_path / "full").path.is_file()
