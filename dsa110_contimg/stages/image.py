@@ -422,8 +422,7 @@ def _write(
 
 
 def _header(made: _Made, options: ImageOptions, source: _Source) -> fits.ImageHeader:
-    sky, cleaned = made.sky, made.cleaned
-    track, channels = sky.data.track, sky.data.channels
+    sky, cleaned, track, channels = made.sky, made.cleaned, made.sky.data.track, made.sky.data.channels
     half = track.integration_s / 2.0 / 86400.0
     low = min(c.frequencies[0] - c.native_width_hz * c.factor / 2 for c in channels)
     high = max(c.frequencies[-1] + c.native_width_hz * c.factor / 2 for c in channels)
