@@ -40,6 +40,14 @@ def _threshold_by_unit(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"threshold_jy": float(told[1]) * scale, **rest}
 
 
+def _deconvolver_by_terms(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What CASA calls mtmfs is two things here: how components are found, and how many terms their spectra have."""
+    if given.get("deconvolver") != "mtmfs":
+        return dict(given)
+    finds = "multiscale" if given.get("scales_arcsec") else "clean"
+    return {"spectral_terms": 2, **given, "deconvolver": finds}
+
+
 class ImageOptions(Options):
     """Imaging and deconvolution."""
 
@@ -105,9 +113,23 @@ class ImageOptions(Options):
     uvrange: str = Field(
         "", description="Baselines that are imaged, as CASA writes it (>1klambda, <300m, 0.1~2klambda); empty: all."
     )
-    deconvolver: Literal["clean", "hogbom", "multiscale"] = Field(
+    deconvolver: Literal["clean", "hogbom", "multiscale", "mtmfs"] = Field(
         "clean",
-        description="clean: Clark's, minor iterations over the brightest pixels; hogbom: over all, slower; multiscale.",
+        description="clean: Clark's, minor iterations over the brightest pixels; hogbom: over all, slower; multiscale; "
+        "mtmfs: CASA's name for two spectral_terms, with clean, or with multiscale if scales are given.",
+    )
+    spectral_terms: Annotated[int, Field(ge=1, le=4)] = Field(
+        1,
+        description="Terms of each component's spectrum, a polynomial in frequency. 1 cleans the band as one image; "
+        "with more its parts are cleaned jointly, and the spectral index is a product (alpha, alpha_error).",
+    )
+    channel_groups: Annotated[int, Field(ge=2, le=48)] = Field(
+        4,
+        description="Shares of the band that spectral_terms are fitted to, by native and wsclean; tclean takes every "
+        "channel by itself.",
+    )
+    index_max_error: Annotated[float, Field(gt=0)] = Field(
+        0.5, description="The image of the spectral index is blank where noise makes it more wrong than this (1 sigma)."
     )
     scales_arcsec: tuple[Annotated[float, Field(ge=0)], ...] = Field(
         (), description="Scales of multiscale (arcsec, 0 a point); none: chosen from the beam."
@@ -162,7 +184,7 @@ class ImageOptions(Options):
         """What the tier has of its own, under what was given; only the latter counts as set."""
         if not isinstance(given, Mapping):
             return build(given)
-        given = _threshold_by_unit(given)
+        given = _deconvolver_by_terms(_threshold_by_unit(given))
         filled = {**IMAGE_TIERS.get(str(given.get("tier", "standard")), {}), **given}
         made = build(filled)
         if made.quick:

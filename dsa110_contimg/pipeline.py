@@ -366,7 +366,8 @@ class GroupRun:
         if self.options.selfcal.rounds:
             tables = self.products_dir / "caltables"
             made = selfcal(record, made, make, self.options.selfcal, options, known=known, tables_dir=tables).image
-        image_cubes(record, options, out_dir, known=known, history=self._history())
+        place = self.settings.scratch_dir
+        image_cubes(record, options, out_dir, known=known, history=self._history(), work_dir=place)
         self.products.record_image(made, run_label=self.run_label)
         return made
 

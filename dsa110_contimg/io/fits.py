@@ -30,10 +30,12 @@ COMPANIONS = {
     "psf": "PSF",
     "smearing": "SMEARING",
     "noise": "NOISE",
+    "alpha": "SPECTRAL_INDEX",
+    "alpha_error": "SPECTRAL_INDEX_ERROR",
 }
 """Kinds of product and the variable that each becomes in an Image view."""
 
-UNITS = {"model": "JY/PIXEL", "pb": "", "smearing": ""}
+UNITS = {"model": "JY/PIXEL", "pb": "", "smearing": "", "alpha": "", "alpha_error": ""}
 
 
 @dataclass(frozen=True)

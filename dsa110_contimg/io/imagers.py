@@ -36,6 +36,7 @@ class Request:
     uv_lambda : shortest and longest projected baseline (wavelengths).
     memory_gb : about what the program may use; None where it may use all.
     timeout_s : after which it is ended.
+    reference_hz : weighted mean frequency, about which tclean expands spectra; 0 where they are not asked for.
     """
 
     paths: tuple[Path, ...]
@@ -45,6 +46,7 @@ class Request:
     uv_lambda: tuple[float, float] = (0.0, float("inf"))
     memory_gb: float | None = None
     timeout_s: float = 7200.0
+    reference_hz: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Planes:
     beam_deg : FWHM of the major and minor axis, position angle (deg), as the program fitted it.
     iterations, major_cycles : what deconvolution took.
     program : name and version.
+    slope : model (Jy/pixel) and residual (Jy/beam) of the least-squares slope over (f - f0) / f0, f0 the weighted mean
+        frequency; None where spectra were not asked for. Model and residual are then means over the band, too.
     """
 
     model: NDArray[np.float32]
@@ -68,6 +72,7 @@ class Planes:
     iterations: int
     major_cycles: int
     program: str
+    slope: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
 
 def read_plane(path: Path, n_pixels: int) -> NDArray[np.float32]:

@@ -12,6 +12,9 @@ What is known of it is put into the call:
 - Its Clark deconvolution diverges where sidelobes are high, as those of arms of antennas are: components are found by
   Hogbom's.
 - Its primary beam is not asked for.
+- Its Taylor terms (mtmfs) are those of a polynomial about the reference frequency. What is handed on is the mean over
+  the band and the least-squares slope, as the other imagers give them, by the moments of the band that stand in the
+  peaks of the spectral point spread functions.
 """
 
 from __future__ import annotations
@@ -69,7 +72,7 @@ def image(request: Request, workdir: Path) -> Planes:
     """
     options = request.options
     require_gridder(request)
-    files.require_room(workdir, _PLANES_ON_DISK * 4 * wider(options.n_pixels) ** 2)
+    files.require_room(workdir, options.spectral_terms * _PLANES_ON_DISK * 4 * wider(options.n_pixels) ** 2)
     try:
         with tempfile.TemporaryDirectory(prefix=".tclean-", dir=workdir.absolute()) as temporary:
             shown = [_linked(path.absolute(), Path(temporary)) for path in request.paths]
@@ -148,19 +151,51 @@ def _linked(path: Path, directory: Path) -> Path:
 
 def _make(request: Request, shown: list[Path], prefix: Path, gains: tuple[float, float]) -> tuple[Planes, float]:
     """The planes, and the peak of the dirty image."""
-    options = request.options
+    options, terms = request.options, request.options.spectral_terms
     call = arguments(request, shown, prefix)
-    _, psf, dirty = _run(request, [casa.CasaTask("tclean", {**call, "niter": 0})], prefix, ("psf", "residual"))
-    header = fits.getheader(_fits(prefix, "psf"))
+    psfs = [f"psf{_term(k, terms)}" for k in range(2 * terms - 1)]
+    residuals, models = ([f"{kind}{_term(k, terms)}" for k in range(terms)] for kind in ("residual", "model"))
+    _, made = _run(request, [casa.CasaTask("tclean", {**call, "niter": 0})], prefix, (*psfs, *residuals))
+    psf, dirty = made[psfs[0]], made[residuals[0]]
+    header = fits.getheader(_fits(prefix, psfs[0]))
     beam = (float(header.get("BMAJ", 0.0)), float(header.get("BMIN", 0.0)), float(header.get("BPA", 0.0)))
-    model, residual, minor, major = np.zeros_like(dirty), dirty, 0, 0
+    moments = [float(made[name][options.n_pixels // 2, options.n_pixels // 2]) for name in psfs]
+    made |= {name: np.zeros_like(dirty) for name in models}
+    minor, major = 0, 0
     if options.max_iterations:
         tasks = _cleaning(request, call, prefix, gains, beam[0])
-        results, model, residual = _run(request, tasks, prefix, ("model", "residual"))
+        results, cleaned = _run(request, tasks, prefix, (*models, *residuals))
+        made |= cleaned
         done = [result for result in results if isinstance(result, dict)]
         minor, major = (sum(int(one.get(name, 0)) for one in done) for name in ("iterdone", "nmajordone"))
-    planes = Planes(model, residual, psf, beam, minor, major, f"CASA {version('casatasks')} tclean")
-    return planes, float(np.abs(dirty).max())
+    model, residual, slope = made[models[0]], made[residuals[0]], None
+    if terms > 1:
+        taylor = np.stack([made[name] for name in models])
+        model, along = _mean_and_slope(taylor, moments)
+        left = (made[residuals[1]] - np.float32(moments[1]) * residual) / np.float32(_spread(moments))
+        slope = along, np.asarray(left, np.float32)
+    program = f"CASA {version('casatasks')} tclean"
+    return Planes(model, residual, psf, beam, minor, major, program, slope), float(np.abs(dirty).max())
+
+
+def _term(k: int, terms: int) -> str:
+    """What CASA appends to the name of a Taylor term."""
+    return f".tt{k}" if terms > 1 else ""
+
+
+def _spread(moments: list[float]) -> float:
+    """Variance of x = f / f0 - 1 over the band, from the means of 1, x and x^2."""
+    return moments[2] - moments[1] ** 2
+
+
+def _mean_and_slope(
+    taylor: NDArray[np.float32], moments: list[float]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean over the band, and slope of the least-squares line, of sum T_k x^k; ``moments`` are the means of x^k."""
+    mean = [moments[k] for k in range(len(taylor))]
+    along = [(moments[k + 1] - moments[1] * moments[k]) / _spread(moments) for k in range(len(taylor))]
+    first, second = (np.tensordot(np.array(f, np.float32), taylor, axes=1) for f in (mean, along))
+    return np.asarray(first, np.float32), np.asarray(second, np.float32)
 
 
 def arguments(request: Request, paths: list[Path], prefix: Path) -> dict[str, Any]:
@@ -193,6 +228,10 @@ def arguments(request: Request, paths: list[Path], prefix: Path) -> dict[str, An
         "savemodel": "none",
         "interactive": False,
     }
+    if options.spectral_terms > 1:
+        given |= {"deconvolver": "mtmfs", "nterms": options.spectral_terms}
+        # of our scale of frequencies, which tclean is told are LSRK
+        given["reffreq"] = f"{request.reference_hz!r}Hz"
     if options.tclean_gridder in ("wproject", "awproject"):
         given["wprojplanes"] = -1
     if options.uv_taper_arcsec:
@@ -216,46 +255,52 @@ def _cleaning(
         "threshold": options.threshold_jy,
         # a major cycle ends at this fraction of the peak, or at the sidelobes of the peak where they are higher
         "minpsffraction": 1.0 - gains[1],
-        "deconvolver": "multiscale" if multiscale else "hogbom",
         "usemask": "user",
     }
+    if options.spectral_terms == 1:
+        base["deconvolver"] = "multiscale" if multiscale else "hogbom"
     if multiscale:
         scales = options.scales_arcsec or tuple(times * beam_deg * 3600.0 for times in _SCALES)
         base["scales"] = [round(scale / options.cell_arcsec) for scale in scales]
     tasks, mask = [], ""
     if request.mask is not None:
         mask = f"{prefix}.given"
-        _write_mask(request.mask, options.n_pixels, prefix)
+        _write_mask(request.mask, options, prefix)
         tasks.append(casa.CasaTask("importfits", {"fitsimage": f"{mask}.fits", "imagename": mask}))
     if options.mask != "auto":
         return [*tasks, casa.CasaTask("tclean", {**base, "mask": mask, "nsigma": options.threshold_sigma})]
-    found = f"{prefix}.auto"
+    found, model = f"{prefix}.auto", f"{prefix}.model{_term(0, options.spectral_terms)}"
     return [
         *tasks,
         casa.CasaTask("tclean", {**base, "mask": mask, "nsigma": options.mask_sigma}),
         casa.CasaTask(
             "immath",
-            {"imagename": [f"{prefix}.model"], "mode": "evalexpr", "expr": "iif(IM0==0.0,0.0,1.0)", "outfile": found},
+            {
+                "imagename": [model],
+                "mode": "evalexpr",
+                "expr": "iif(IM0==0.0,0.0,1.0)",
+                "outfile": found,
+            },
         ),
         casa.CasaTask("rmtables", {"tablenames": [f"{prefix}.mask"]}),
         casa.CasaTask("tclean", {**base, "mask": found, "nsigma": options.threshold_sigma}),
     ]
 
 
-def _write_mask(mask: Path, n: int, prefix: Path) -> None:
-    """The mask of n pixels on tclean's own, wider grid."""
-    size = wider(n)
+def _write_mask(mask: Path, options: ImageOptions, prefix: Path) -> None:
+    """The mask on tclean's own, wider grid."""
+    n, size = options.n_pixels, wider(options.n_pixels)
     inside = slice((size - n) // 2, (size - n) // 2 + n)
     whole = np.zeros((1, 1, size, size), np.float32)
     whole[0, 0, inside, inside] = read_plane(mask, n) != 0.0
-    header = fits.getheader(_fits(prefix, "psf"))
+    header = fits.getheader(_fits(prefix, f"psf{_term(0, options.spectral_terms)}"))
     fits.writeto(f"{prefix}.given.fits", whole, header)
 
 
 def _run(
-    request: Request, tasks: list[casa.CasaTask], prefix: Path, kinds: tuple[str, str]
-) -> tuple[list[Any], NDArray[np.float32], NDArray[np.float32]]:
-    """What the tasks returned, and two of the planes that they left, cut to the size that was asked for."""
+    request: Request, tasks: list[casa.CasaTask], prefix: Path, kinds: tuple[str, ...]
+) -> tuple[list[Any], dict[str, NDArray[np.float32]]]:
+    """What the tasks returned, and some of the planes that they left, cut to the size that was asked for."""
     options = request.options
     export = [
         casa.CasaTask(
@@ -267,8 +312,8 @@ def _run(
     results = casa.run_tasks(
         [*tasks, *export], workdir=prefix.parent, timeout_s=request.timeout_s, threads=options.threads
     )
-    one, other = (_cut(read_plane(_fits(prefix, kind), wider(options.n_pixels)), options) for kind in kinds)
-    return results[: len(tasks)], one, other
+    planes = {kind: _cut(read_plane(_fits(prefix, kind), wider(options.n_pixels)), options) for kind in kinds}
+    return results[: len(tasks)], planes
 
 
 def _fits(prefix: Path, kind: str) -> Path:

@@ -18,13 +18,14 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
+from numpy.typing import NDArray
 
-from dsa110_contimg.exceptions import ExternalToolError, InputError, OutputError
+from dsa110_contimg.exceptions import ExternalToolError, ImagingError, InputError, OutputError
 from dsa110_contimg.io import files, ms
 from dsa110_contimg.io.imagers import (
     SAFER_GAINS,
@@ -147,7 +148,7 @@ def clean_command(request: Request, name: Path, *, gains: tuple[float, float] | 
     for path in request.paths:
         require_one_center(path)
     options = request.options
-    size, kinds = str(options.n_pixels), ["dirty", "psf"]
+    size, kinds, joint = str(options.n_pixels), ["dirty", "psf"], options.spectral_terms > 1
     arguments = ["-name", str(name), "-size", size, size, "-scale", f"{options.cell_arcsec}asec", "-padding", "1"]
     arguments += ["-no-small-inversion", *_gridder(), "-wgridder-accuracy", f"{options.accuracy:g}", "-pol"]
     arguments += [options.stokes, "-data-column", request.column, *_weighting(request)]
@@ -159,7 +160,9 @@ def clean_command(request: Request, name: Path, *, gains: tuple[float, float] | 
         kinds += ["model", "residual"]
     else:
         arguments += ["-niter", "0", "-make-psf"]
-    images = tuple(Path(f"{name}-{kind}.fits") for kind in kinds)
+    images = tuple(Path(f"{name}{'-MFS' if joint else ''}-{kind}.fits") for kind in kinds)
+    if joint:
+        arguments += ["-channels-out", str(options.channel_groups), "-join-channels"]
     return Command((*arguments, *(str(path) for path in request.paths)), images)
 
 
@@ -190,6 +193,8 @@ def _deconvolution(request: Request, gains: tuple[float, float]) -> list[str]:
     arguments += ["-auto-threshold", f"{options.threshold_sigma:g}"]
     if options.threshold_jy:
         arguments += ["-threshold", f"{options.threshold_jy:g}"]
+    if options.spectral_terms > 1:
+        arguments += ["-fit-spectral-pol", str(options.spectral_terms)]
     if options.deconvolver == "hogbom":
         arguments.append("-no-fast-subminor")
     if options.deconvolver == "multiscale":
@@ -251,7 +256,43 @@ def _attempt(request: Request, name: Path, gains: tuple[float, float] | None) ->
     images = dict(zip(("dirty", "psf", "model", "residual"), command.images, strict=False))
     estimates = _NOISE.findall(told)
     noise_then = float(estimates[-1][0]) * _UNITS[estimates[-1][1]] if estimates else 0.0
-    return *_read(images, request.options), noise_then
+    planes, dirty_peak = _read(images, request.options)
+    if request.options.spectral_terms > 1:
+        planes = replace(planes, slope=_slope(name, request.options))
+    return planes, dirty_peak, noise_then
+
+
+def _slope(name: Path, options: ImageOptions) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Least-squares slopes through the models and the residuals of the channel groups, by their weights."""
+    kinds = ("model", "residual") if options.max_iterations else ("dirty", "dirty")
+    numbers = range(options.channel_groups)
+    headers = [fits.getheader(_existing(Path(f"{name}-{k:04d}-psf.fits"))) for k in numbers]
+    weights = np.array([float(header["WSCIMGWG"]) for header in headers])
+    used = np.flatnonzero(weights > 0.0)
+    if len(used) < options.spectral_terms:
+        raise ImagingError(
+            "Too little of the band has data for so many spectral terms",
+            found=f"{len(used)} of {options.channel_groups} channel groups",
+            expected=f"{options.spectral_terms} (spectral_terms), or fewer terms",
+        )
+    frequencies = np.array([float(headers[k]["CRVAL3"]) for k in used])
+    x = frequencies / np.average(frequencies, weights=weights[used]) - 1.0
+    factors = weights[used] * x / (weights[used] * x**2).sum()
+    out = []
+    for kind in kinds:
+        total = np.zeros((options.n_pixels, options.n_pixels), np.float32)
+        for k, factor in zip(used, factors, strict=True):
+            total += np.float32(factor) * read_plane(Path(f"{name}-{k:04d}-{kind}.fits"), options.n_pixels)
+        out.append(total)
+    if not options.max_iterations:
+        out[0] = np.zeros_like(out[0])
+    return out[0], out[1]
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise ExternalToolError("WSClean did not make the image of a channel group", path=path, expected="a file")
+    return path
 
 
 def _room(request: Request) -> int:
@@ -260,7 +301,9 @@ def _room(request: Request) -> int:
     for path in request.paths:
         with ms.opened(path) as main:
             values += main.nrows() * int(np.prod(main.getcell(request.column, 0).shape)) if main.nrows() else 0
-    return _PLANES_ON_DISK * 4 * request.options.n_pixels**2 + _REORDERED_BYTES * values
+    options = request.options
+    images = options.channel_groups + 1 if options.spectral_terms > 1 else 1
+    return images * _PLANES_ON_DISK * 4 * options.n_pixels**2 + _REORDERED_BYTES * values
 
 
 def _read(paths: dict[str, Path], options: ImageOptions) -> tuple[Planes, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -139,35 +139,58 @@ def image_part(
     beam = fit_beam(psf, cell_rad)
     apparent = ApparentSky(gridder, grid, max(2, round(beam.major / cell_rad / 1.5)))
     result = clean(gridder, psf, options, apparent, mask=mask)
+    return finished(data, weights, grid, cell_rad, options, (result.model, result.residual, beam))
+
+
+def finished(
+    data: ImagingData,
+    weights: NDArray[np.float32],
+    grid: SkyGrid,
+    cell_rad: float,
+    options: ImageOptions,
+    images: tuple[NDArray[np.float32], NDArray[np.float32], Beam],
+) -> Plane:
+    """The plane of a part that an imager has deconvolved.
+
+    Parameters
+    ----------
+    data, grid, cell_rad, options
+        As of `image_part`.
+    weights : (sample,) imaging weights.
+    images : model (Jy/pixel), residual (Jy/beam), restoring beam
+    """
+    model, residual, beam = images
     response = image_response(data, weights)
     spacing = half_power_radius(response.mean_frequency_hz, data.track.dish_diameter_m) / _MAP_STEPS
     return Plane(
-        restored=restore(result.model, result.residual, beam, cell_rad, options.threads),
+        restored=restore(model, residual, beam, cell_rad, options.threads),
         pb=grid.map(response.at, spacing),
         beam=beam,
-        noise_jy=robust_rms(result.residual),
+        noise_jy=robust_rms(residual),
         thermal_noise_jy=thermal_noise(data, weights),
         frequency_hz=response.mean_frequency_hz,
     )
 
 
 def image_parts(
-    parts: Iterator[ImagingData | None],
-    grid: SkyGrid,
-    cell_rad: float,
-    options: ImageOptions,
-    mask: NDArray[np.bool_] | None = None,
+    parts: Iterator[ImagingData | None], make: Callable[[int, ImagingData], Plane]
 ) -> Iterator[Plane | None]:
     """A plane for each part, None for those without data; only one is in memory.
+
+    Parameters
+    ----------
+    parts : of `by_frequency` or `by_time`
+    make : function (number of the part, part) -> Plane
+        `image_part`, or what another imager does.
 
     Raises
     ------
     ImagingError
-        As `image_part`; or no part has data.
+        As of ``make``; or no part has data.
     """
     some = False
-    for part in parts:
+    for number, part in enumerate(parts):
         some = some or part is not None
-        yield None if part is None else image_part(part, grid, cell_rad, options, mask)
+        yield None if part is None else make(number, part)
     if not some:
         raise ImagingError("Every visibility is flagged", found="no part with weight", expected="data to image")

@@ -17,6 +17,9 @@ _PLANES = 17
 padded grid of the gridder, what radler works on. Measured from 512 to 4096 pixels."""
 _PLANES_MULTISCALE = 42
 """With the planes of every scale."""
+_PLANES_SHARE, _PLANES_SHARE_MULTISCALE = 9, 19
+"""Of each further share of the band: model, residual and point spread function, their copies, and radler's; and what
+multiscale convolves of them. Measured with 2 to 8 shares of 1024 and 2048 pixels, to 4 %."""
 _BYTES_PER_SAMPLE = 40
 """Visibility, weights, prediction, residual and the gridder's sorting."""
 _PROGRAM_BYTES = 350e6
@@ -36,6 +39,8 @@ class Cleaned:
     restored : (n, n) Jy/beam, or None where the imager leaves it to be made of model, residual and beam.
     iterations, major_cycles : what deconvolution took.
     program : name and version of what made it.
+    slope : first-order terms of the spectrum (`spectral`), model (Jy/pixel) and residual (Jy/beam); None where
+        components have the same flux at all frequencies.
     """
 
     model: NDArray[np.float32]
@@ -46,9 +51,10 @@ class Cleaned:
     iterations: int
     major_cycles: int
     program: str
+    slope: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
 
-def memory_estimate(n_pixels: int, n_samples: int, *, multiscale: bool = False) -> int:
+def memory_estimate(n_pixels: int, n_samples: int, *, multiscale: bool = False, shares: int = 1) -> int:
     """Bytes that the native imager takes at its peak, true to 30 % (`tests/science/test_imaging.py`).
 
     Parameters
@@ -59,8 +65,11 @@ def memory_estimate(n_pixels: int, n_samples: int, *, multiscale: bool = False) 
         Visibilities after averaging (`averaging.ImagingData`); 0 before that is known. Reading takes about 1 GB of its
         own, before.
     multiscale : bool
+    shares : int
+        Of the band, cleaned jointly (``channel_groups``).
     """
-    planes = _PLANES_MULTISCALE if multiscale else _PLANES
+    first, further = (_PLANES_MULTISCALE, _PLANES_SHARE_MULTISCALE) if multiscale else (_PLANES, _PLANES_SHARE)
+    planes = first + further * (shares - 1)
     return int(_PROGRAM_BYTES + 4 * planes * n_pixels**2 + _BYTES_PER_SAMPLE * n_samples)
 
 
@@ -89,8 +98,18 @@ def require_memory(needed: int, available: int | None, limit_gb: float | None = 
         )
 
 
+def uv_limits_lambda(options: ImageOptions) -> tuple[float, float]:
+    """Shortest and longest projected baseline (wavelengths) that ``uvrange`` sets; (0, inf) where in metres."""
+    limits = parse_uvrange(options.uvrange)
+    return (limits.least, limits.most) if limits.in_wavelengths else (0.0, float("inf"))
+
+
 def require(options: ImageOptions, imager: str) -> None:
     """Refuse options that an imager cannot do, before it is started.
+
+    Of what the imagers outside this package cannot do: WSClean cuts baselines by wavelengths alone, which no number of
+    metres is over a band; tclean has no setting for its memory; sources far outside the image are fitted in data that
+    are averaged here, and the programs read their own.
 
     Parameters
     ----------
@@ -100,26 +119,22 @@ def require(options: ImageOptions, imager: str) -> None:
     Raises
     ------
     ImagingError
-        It names the imager and the option.
+        It names the imager and the option; or there are more spectral terms than shares of the band.
     """
     limits = parse_uvrange(options.uvrange)
     # on by default, so that only who asks for it is refused
     far = options.far_sigma is not None and "far_sigma" in options.model_fields_set
     metres = limits != UVRange() and not limits.in_wavelengths
     cannot = {
-        "wsclean": {
-            "subbands": options.subbands > 0,
-            "per_integration": options.per_integration,
-            "uvrange in metres": metres,
-            "far_sigma": far,
-        },
-        "tclean": {
-            "subbands": options.subbands > 0,
-            "per_integration": options.per_integration,
-            "memory_gb": options.memory_gb is not None,
-            "far_sigma": far,
-        },
+        "wsclean": {"uvrange in metres": metres, "far_sigma": far},
+        "tclean": {"memory_gb": options.memory_gb is not None, "far_sigma": far},
     }
     for name, asked in cannot.get(imager, {}).items():
         if asked:
             raise ImagingError(f"The imager {imager} does not do {name}", expected="the imager native, or without it")
+    if options.spectral_terms > options.channel_groups and imager != "tclean":
+        raise ImagingError(
+            "A spectrum has more terms than the band has shares",
+            found=f"spectral_terms {options.spectral_terms}, channel_groups {options.channel_groups}",
+            expected="at least as many channel_groups",
+        )

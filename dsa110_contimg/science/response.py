@@ -7,6 +7,7 @@ of its image, for a source's own spectrum.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from dsa110_contimg import telescope
 from dsa110_contimg.science.averaging import ImagingData
 from dsa110_contimg.science.beam import PrimaryBeam, drift_averaged, separation
+
+if TYPE_CHECKING:
+    from astropy.table import Table
 
 BIN_HZ = 12.0e6
 """Channels are summed in bins of about a subband: beam and steep spectra curve by less than 2e-4 within one."""
@@ -51,6 +55,22 @@ class Response:
         theta = separation(ra[None, :], dec[None, :], self.pointing_ra[:, None], self.pointing_dec[:, None])
         return self.beam.power(theta[:, None, :], self.frequencies[None, :, None])
 
+    def table(self) -> Table:
+        """One row a pointing; frequencies and the dish in a FITS header would lose digits, so they are columns."""
+        from astropy.table import Table
+
+        n = len(self.pointing_ra)
+        return Table(
+            {
+                "POINTING_RA": np.degrees(self.pointing_ra),
+                "POINTING_DEC": np.degrees(self.pointing_dec),
+                "FREQUENCY": np.tile(self.frequencies, (n, 1)),
+                "WEIGHT": self.weights,
+                "DISH_DIAMETER": np.full(n, self.dish_diameter_m),
+            },
+            units={"POINTING_RA": "deg", "POINTING_DEC": "deg", "FREQUENCY": "Hz", "DISH_DIAMETER": "m"},
+        )
+
     def merged(self) -> Response:
         """The same response with equal pointings (a tracking telescope) summed into one."""
         both = np.stack([self.pointing_ra, self.pointing_dec], axis=-1)
@@ -81,6 +101,34 @@ class Response:
             reference_hz,
             self.beam,
         )
+
+    def terms(
+        self,
+        ra: ArrayLike,
+        dec: ArrayLike,
+        spectral_index: ArrayLike = 0.0,
+        reference_hz: float = telescope.REFERENCE_FREQUENCY_HZ,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean, which is `at`, and slope of B(t, f) (f / f0)^alpha over the image's weights.
+
+        The slope is that of the weighted least-squares line over f / f_mean - 1 (`science.spectral`); its ratio to the
+        mean is a source's apparent index: alpha, and -1.5 of the beam at the half-power radius.
+
+        Returns
+        -------
+        mean, slope : (...) arrays.
+        """
+        ra, dec, index = np.broadcast_arrays(*(np.asarray(value, np.float64) for value in (ra, dec, spectral_index)))
+        x = self.frequencies / self.mean_frequency_hz - 1.0
+        seen = self.by_bin(ra.ravel(), dec.ravel()) * (self.frequencies[:, None] / reference_hz) ** index.ravel()
+        mean = np.einsum("tb,tbs->s", self.weights, seen) / self.weights.sum()
+        slope = np.einsum("tb,tbs->s", self.weights * x, seen) / (self.weights * x**2).sum()
+        return np.asarray(mean.reshape(ra.shape)), np.asarray(slope.reshape(ra.shape))
+
+    def index_at(self, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Spectral index of the beam alone: what it adds to that of a source at (ra, dec) (rad, ICRS)."""
+        mean, slope = self.terms(ra, dec)
+        return slope / mean
 
 
 def image_response(data: ImagingData, weights: NDArray[np.float32], bin_hz: float = BIN_HZ) -> Response:

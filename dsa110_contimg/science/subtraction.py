@@ -14,16 +14,20 @@ catalogue wrong by half).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
+from astropy.table import Table
 from numpy.typing import NDArray
 
 from dsa110_contimg import telescope
 from dsa110_contimg.science import bandlimited, beam, predict
+from dsa110_contimg.science.grid import SkyGrid
+from dsa110_contimg.science.response import Response
 
 
 @dataclass(frozen=True)
@@ -132,3 +136,33 @@ def known_sources(
     sources = point_sources(catalog)
     pointing = (dataset["pointing_ra"].to_numpy(), dataset["pointing_dec"].to_numpy())
     return sources.where(matters(sources, pointing, least_jy, primary))
+
+
+def known_table(
+    sources: PointSources, grid: SkyGrid, response: Response, surviving: Callable[..., NDArray[np.float64]]
+) -> Table:
+    """What an image has of those subtracted sources that lie in it, to be put back.
+
+    Parameters
+    ----------
+    sources : PointSources
+    grid : SkyGrid
+    response : Response
+        Of the image.
+    surviving : function (ra, dec) -> fraction of a peak that smearing leaves
+
+    Returns
+    -------
+    Table
+        RA, DEC (deg), X, Y (pixels from 0), PEAK (Jy/beam), SLOPE of the peak over f / f0 (Jy/beam, `Response.terms`).
+    """
+    x, y = grid.pixel(sources.ra, sources.dec)
+    inside = (x > -0.5) & (x < grid.n_pixels - 0.5) & (y > -0.5) & (y < grid.n_pixels - 0.5)
+    here = sources.where(inside)
+    peak = slope = np.zeros(0)
+    if len(here):
+        left = here.flux_jy * surviving(here.ra, here.dec)
+        peak, slope = (left * term for term in response.terms(here.ra, here.dec, here.spectral_index))
+    columns = {"RA": np.degrees(here.ra), "DEC": np.degrees(here.dec), "X": x[inside], "Y": y[inside]}
+    units = {"RA": "deg", "DEC": "deg", "X": "pix", "Y": "pix", "PEAK": "Jy/beam", "SLOPE": "Jy/beam"}
+    return Table(columns | {"PEAK": peak, "SLOPE": slope}, units=units)

@@ -57,6 +57,13 @@ def uv_shape(options: ImageOptions) -> UVShape:
     return UVShape(parse_uvrange(options.uvrange), float(np.radians(options.uv_taper_arcsec / 3600.0)))
 
 
+def described(options: ImageOptions) -> str:
+    """Weights in a few words, as they decide the beam."""
+    told = f"briggs {options.robust:+.1f}" if options.weighting == "briggs" else options.weighting
+    taper = f" taper {options.uv_taper_arcsec:g}" if options.uv_taper_arcsec else ""
+    return told + taper + (f" uv {options.uvrange}" if options.uvrange else "")
+
+
 class _Limits(NamedTuple):
     """Squares of the shortest and longest length, whether these are in wavelengths, and k of the taper exp(-k q^2)."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,16 +14,21 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dsa110_contimg.io import cubes as cube_files
-from dsa110_contimg.io import files, fits, ms
+from dsa110_contimg.io import files, fits, ms, scratch_ms, tclean, wsclean
+from dsa110_contimg.io.imagers import Request
 from dsa110_contimg.options import ImageOptions
 from dsa110_contimg.records import CubeProduct, MeasurementSet
 from dsa110_contimg.science import cubes, subtraction
 from dsa110_contimg.science.aberration import aberration_scale
 from dsa110_contimg.science.averaging import ImagingData, from_dataset
 from dsa110_contimg.science.beam import half_power_radius
+from dsa110_contimg.science.cleanmask import as_file
 from dsa110_contimg.science.grid import SkyGrid
-from dsa110_contimg.science.imaging import memory_estimate, require_memory
-from dsa110_contimg.science.weighting import row_importance, uv_shape
+from dsa110_contimg.science.imaging import memory_estimate, require, require_memory, uv_limits_lambda
+from dsa110_contimg.science.restoring import fit_beam
+from dsa110_contimg.science.selection import take
+from dsa110_contimg.science.stokes import stokes_i
+from dsa110_contimg.science.weighting import imaging_weights, row_importance, uv_shape
 
 _CUBE_COPIES = 3
 """The planes, their primary beams, and what is being written."""
@@ -33,8 +39,9 @@ _MAX_CYCLES = 4
 
 @dataclass(frozen=True)
 class _Field:
-    """What all planes share."""
+    """What all planes share; ``dataset`` are the visibilities that ``data`` was averaged from."""
 
+    dataset: xr.Dataset
     data: ImagingData
     grid: SkyGrid
     vafactor: float
@@ -42,6 +49,8 @@ class _Field:
     group_id: str
     telescope: str
     history: tuple[str, ...]
+    mask: NDArray[np.bool_] | None
+    work_dir: Path
 
     @property
     def cell(self) -> float:
@@ -56,8 +65,12 @@ def image_cubes(
     known: pd.DataFrame | None = None,
     mask: NDArray[np.bool_] | None = None,
     history: Sequence[str] = (),
+    work_dir: Path | None = None,
 ) -> tuple[CubeProduct, ...]:
     """The cubes that the options ask for: ``subbands`` planes over the band, one of each integration.
+
+    Every plane is an image by itself, whoever makes it: WSClean and tclean are called once for each, on a Measurement
+    Set of the visibilities that are in it.
 
     Parameters
     ----------
@@ -75,6 +88,8 @@ def image_cubes(
         As of `deconvolution.clean`.
     history : sequence of str
         Lines for the header's HISTORY.
+    work_dir : Path, optional
+        Where the other imagers work; ``out_dir`` by default. Nothing stays there.
 
     Returns
     -------
@@ -83,30 +98,38 @@ def image_cubes(
     Raises
     ------
     ImagingError
-        Everything is flagged, a deconvolution diverged, the pixels are too coarse for the beam, or the cube needs more
-        memory than there is.
+        Everything is flagged, a deconvolution diverged, the pixels are too coarse for the beam, the cube needs more
+        memory than there is, or the imager does not do what the options ask for.
+    ExternalToolError
+        The imager is not installed, or failed.
     OutputError
         ``out_dir`` cannot be written.
     """
     if not (options.subbands or options.per_integration):
         return ()
+    require(options, _imager(options))
     dataset = visibilities
     if isinstance(dataset, MeasurementSet):
         dataset = ms.open_ms(dataset.path, "CORRECTED_DATA")
-    field = _field(dataset, known, options, tuple(history))
+    field = _field(dataset, known, options)
+    field = replace(field, history=tuple(history), mask=mask, work_dir=work_dir or out_dir)
     n_planes = max(options.subbands, len(field.data.track.mjd) if options.per_integration else 0)
     cube_bytes = _CUBE_COPIES * 4 * n_planes * options.n_pixels**2
     needed = memory_estimate(options.n_pixels, len(field.data.weights), multiscale=options.deconvolver == "multiscale")
     require_memory(needed + cube_bytes, files.available_memory(), options.memory_gb)
     made = []
     if options.subbands:
-        made.append(_cube(field, "subbands", cubes.by_frequency(field.data, options.subbands), out_dir, mask))
+        made.append(_cube(field, "subbands", cubes.by_frequency(field.data, options.subbands), out_dir))
     if options.per_integration:
-        made.append(_cube(field, "integrations", cubes.by_time(field.data), out_dir, mask))
+        made.append(_cube(field, "integrations", cubes.by_time(field.data), out_dir))
     return tuple(made)
 
 
-def _field(dataset: xr.Dataset, known: pd.DataFrame | None, options: ImageOptions, history: tuple[str, ...]) -> _Field:
+def _imager(options: ImageOptions) -> str:
+    return "native" if options.imager == "auto" else options.imager
+
+
+def _field(dataset: xr.Dataset, known: pd.DataFrame | None, options: ImageOptions) -> _Field:
     cell, n = np.radians(options.cell_arcsec / 3600.0), options.n_pixels
     centre = float(dataset.attrs["phase_center_ra"]), float(dataset.attrs["phase_center_dec"])
     vafactor = aberration_scale(*centre, float(dataset["time"].mean()))
@@ -122,20 +145,63 @@ def _field(dataset: xr.Dataset, known: pd.DataFrame | None, options: ImageOption
     data = from_dataset(
         dataset, options.averaging_loss, half_power_radius(float(frequencies.mean())), worth, options.stokes
     )
-    telescope = str(dataset.attrs["telescope_name"])
-    return _Field(data, grid, vafactor, options, str(dataset.attrs["group_id"]), telescope, history)
+    names = str(dataset.attrs["group_id"]), str(dataset.attrs["telescope_name"])
+    return _Field(dataset, data, grid, vafactor, options, *names, (), None, Path())
 
 
-def _cube(
-    field: _Field, kind: Kind, parts: Iterator[ImagingData | None], out_dir: Path, mask: NDArray[np.bool_] | None
-) -> CubeProduct:
-    cycles = min(_MAX_CYCLES, field.options.max_major_cycles)
-    options, data, n = field.options.model_copy(update={"max_major_cycles": cycles}), field.data, field.grid.n_pixels
+def _of_a_plane(field: _Field) -> ImageOptions:
+    """A plane is shallower than the image, and its spectrum is flat; its mask is automatic where none is given."""
+    given = field.options
+    mask = "auto" if field.mask is None and given.mask != "none" else given.mask
+    cycles = min(_MAX_CYCLES, given.max_major_cycles)
+    return given.model_copy(update={"max_major_cycles": cycles, "spectral_terms": 1, "mask": mask})
+
+
+def _natively(field: _Field, part: ImagingData) -> cubes.Plane:
+    return cubes.image_part(part, field.grid, field.cell, _of_a_plane(field), field.mask)
+
+
+def _outside(field: _Field, view: xr.Dataset, part: ImagingData) -> cubes.Plane:
+    """By WSClean or tclean, of the visibilities of a view; its weights are known from those of a part."""
+    options, imager, n, cell = _of_a_plane(field), _imager(field.options), field.grid.n_pixels, field.cell
+    program = {"wsclean": wsclean, "tclean": tclean}[imager]
+    hands = stokes_i(view) if options.stokes == "I" else view.sel(polarization=[options.stokes])
+    weights = imaging_weights(part, n, cell, options.weighting, options.robust, uv_shape(options))
+    files.make_directory(field.work_dir)
+    with (
+        tempfile.TemporaryDirectory(prefix=f".{imager}-", dir=field.work_dir) as scratch,
+        as_file(field.mask) as mask_path,
+    ):
+        place = Path(scratch)
+        path = scratch_ms.write(hands, place / "plane.ms")
+        limits, memory = uv_limits_lambda(options), options.memory_gb
+        planes = program.image(Request((path,), options, mask=mask_path, uv_lambda=limits, memory_gb=memory), place)
+    images = planes.model, planes.residual, fit_beam(planes.psf, cell)
+    return cubes.finished(part, weights, field.grid, cell, options, images)
+
+
+def _view(field: _Field, kind: Kind, number: int, edges: NDArray[np.float64]) -> xr.Dataset:
+    """The visibilities of a plane: an integration, or the channels whose middle lies in its share of the band."""
+    if kind == "integrations":
+        return take(field.dataset, "time", np.array([number]))
+    middle = np.asarray(field.dataset["frequency"].to_numpy(), np.float64)
+    inside = (middle >= edges[number]) & (middle < edges[number + 1])
+    return take(field.dataset, "frequency", np.flatnonzero(inside))
+
+
+def _cube(field: _Field, kind: Kind, parts: Iterator[ImagingData | None], out_dir: Path) -> CubeProduct:
+    options, data, n = field.options, field.data, field.grid.n_pixels
     n_planes = options.subbands if kind == "subbands" else len(data.track.mjd)
     restored = np.full((n_planes, n, n), np.nan, np.float32)
     pb, each = np.full_like(restored, np.nan), []
     edges = cubes.band_edges(data, options.subbands if kind == "subbands" else 1)
-    for k, plane in enumerate(cubes.image_parts(parts, field.grid, field.cell, options, mask)):
+
+    def make(number: int, part: ImagingData) -> cubes.Plane:
+        if _imager(options) == "native":
+            return _natively(field, part)
+        return _outside(field, _view(field, kind, number, edges), part)
+
+    for k, plane in enumerate(cubes.image_parts(parts, make)):
         mjd = float(data.track.mjd[k] if kind == "integrations" else data.track.mjd.mean())
         nominal = float(edges[k : k + 2].mean() if kind == "subbands" else edges.mean())
         if plane is not None:
@@ -190,6 +256,7 @@ def _header(field: _Field, each: Sequence[cube_files.PlaneHeader], band: tuple[f
         telescope=field.telescope,
         provenance=(
             ("OBJECT", field.group_id, "group"),
+            ("IMAGER", _imager(field.options), "of every plane"),
             ("OPTIONS", field.options.digest(), "digest of the imaging options"),
         ),
         history=(f"options {field.options.model_dump_json()}", *field.history),

@@ -21,25 +21,24 @@ from dsa110_contimg.io import beams, blocks, fieldmodel, files, fits, ms, scratc
 from dsa110_contimg.io.imagers import Request
 from dsa110_contimg.options import ImageOptions
 from dsa110_contimg.records import ImageProduct, MeasurementSet
-from dsa110_contimg.science import subtraction
+from dsa110_contimg.science import spectral, subtraction
 from dsa110_contimg.science.aberration import aberration_scale
 from dsa110_contimg.science.apparent import ApparentSky
 from dsa110_contimg.science.averaging import Cubes, ImagingData, concatenate, from_dataset, parallel_hands
 from dsa110_contimg.science.beam import AIRY, PrimaryBeam, half_power_radius, primary_beam
-from dsa110_contimg.science.casasyntax import parse_uvrange
 from dsa110_contimg.science.cleanmask import as_file, catalog_mask, given_mask
 from dsa110_contimg.science.coordinates import circular_mean
-from dsa110_contimg.science.deconvolution import COARSE, clean, robust_rms
+from dsa110_contimg.science.deconvolution import COARSE, Share, band_mean, clean_jointly, robust_rms
 from dsa110_contimg.science.faraway import FarFit, fit_and_subtract, solar_elongation
 from dsa110_contimg.science.grid import SkyGrid
 from dsa110_contimg.science.gridding import Gridder
-from dsa110_contimg.science.imaging import Cleaned, memory_estimate, require, require_memory
+from dsa110_contimg.science.imaging import Cleaned, memory_estimate, require, require_memory, uv_limits_lambda
 from dsa110_contimg.science.phasing import phase_to
 from dsa110_contimg.science.response import Response, image_response, noise_map
 from dsa110_contimg.science.restoring import Beam, add_points, fit_beam, restore
 from dsa110_contimg.science.smearing import surviving_fraction
 from dsa110_contimg.science.stokes import stokes_i
-from dsa110_contimg.science.weighting import imaging_weights, row_importance, thermal_noise, uv_shape
+from dsa110_contimg.science.weighting import described, imaging_weights, row_importance, thermal_noise, uv_shape
 
 Progress = Callable[[int, int], None]
 
@@ -113,7 +112,8 @@ def image(
         Of a Measurement Set, CORRECTED_DATA is imaged.
     options : ImageOptions
     out_dir : Path
-        ``<group id>.<kind>.fits`` are written there: image, pbcor, pb, residual, model, psf, smearing, noise.
+        ``<group id>.<kind>.fits`` are written there: image, pbcor, pb, residual, model, psf, smearing, noise; with
+        ``spectral_terms`` alpha and alpha_error, the spectral index of the sky (`science.spectral`).
     flux_scale_error : float
         Relative error of the flux scale, from calibration; NaN if not known. It is carried, not used.
     known : DataFrame, optional
@@ -154,12 +154,12 @@ def image(
         made = _natively(sky, known, options, progress)
     else:
         made = _outside(datasets, sky, known, options, imager, work_dir or out_dir)
-    known_here = _known_table(sky, sources)
+    known_here = subtraction.known_table(sources, sky.grid, sky.response, sky.surviving)
     planes = _planes(made, options, known_here)
     group_id = str(datasets[0].attrs["group_id"])
     source = _Source(group_id, str(datasets[0].attrs["telescope_name"]), flux_scale_error, tuple(history))
     own = {} if measured is None else {beams.EXTENSION: measured}
-    tables = {"pb": {RESPONSE_TABLE: _response_table(sky.response), **own}, "model": {KNOWN_TABLE: known_here}}
+    tables = {"pb": {RESPONSE_TABLE: sky.response.table(), **own}, "model": {KNOWN_TABLE: known_here}}
     return _write(made, planes, tables, options, out_dir / group_id, source)
 
 
@@ -255,12 +255,22 @@ def _natively(sky: _Sky, known: pd.DataFrame | None, options: ImageOptions, prog
     gridder = Gridder(sky.data, sky.weights, options.n_pixels, sky.cell, options.accuracy, options.threads)
     psf = gridder.psf(COARSE * options.accuracy)
     beam = fit_beam(psf, sky.cell)
-    apparent = ApparentSky(gridder, sky.grid, max(2, round(beam.major / sky.cell / 1.5)))
+    reach = max(2, round(beam.major / sky.cell / 1.5))
+    if options.spectral_terms > 1:
+        shares = spectral.shares_of_band(sky.data, sky.weights, sky.grid, sky.cell, reach, options)
+    else:
+        shares = (Share(gridder, psf, ApparentSky(gridder, sky.grid, reach), sky.response.mean_frequency_hz),)
     total = options.max_major_cycles
     told = (lambda cycle: progress(cycle.number, total)) if progress else None
-    result = clean(gridder, psf, options, apparent, told, _mask(options, known, sky, beam))
+    result = clean_jointly(shares, options, told, _mask(options, known, sky, beam))
     last, program = result.cycles[-1], f"ducc0 {version('ducc0')}, radler {version('radler')}"
-    cleaned = Cleaned(result.model, result.residual, psf, beam, None, last.iterations, last.number, program)
+    sums = np.array([share.gridder.weight_sum for share in shares])
+    model, residual = band_mean(result.models, sums), band_mean(result.residuals, sums)
+    slope = None
+    if options.spectral_terms > 1:
+        axis = np.array([share.frequency_hz for share in shares]), sums
+        slope = spectral.slope(result.models, *axis), spectral.slope(result.residuals, *axis)
+    cleaned = Cleaned(model, residual, psf, beam, None, last.iterations, last.number, program, slope)
     return _Made(sky, cleaned, "native")
 
 
@@ -273,8 +283,6 @@ def _outside(
     work_dir: Path,
 ) -> _Made:
     """By WSClean or tclean, from a Measurement Set written for it: one phase centre, known sources subtracted."""
-    limits = parse_uvrange(options.uvrange)
-    uv_lambda = (limits.least, limits.most) if limits.in_wavelengths else (0.0, float("inf"))
     # a mask of the catalogue needs a size before the beam is known: that of the longest baseline
     longest = float(np.sqrt((sky.data.uvw[:, :2] ** 2).sum(axis=1)).max())
     size = speed_of_light / sky.response.mean_frequency_hz / max(longest, 1.0)
@@ -285,15 +293,24 @@ def _outside(
         place = Path(scratch)
         hands = [stokes_i(d) if options.stokes == "I" else d.sel(polarization=[options.stokes]) for d in datasets]
         paths = tuple(scratch_ms.write(view, place / f"{number}.ms") for number, view in enumerate(hands))
-        request = Request(paths, options, mask=mask_path, uv_lambda=uv_lambda, memory_gb=options.memory_gb)
+        request = Request(
+            paths,
+            options,
+            mask=mask_path,
+            uv_lambda=uv_limits_lambda(options),
+            memory_gb=options.memory_gb,
+            reference_hz=sky.response.mean_frequency_hz,
+        )
         planes = program.image(request, place)
     beam = fit_beam(planes.psf, sky.cell)
     count = planes.iterations, planes.major_cycles
-    return _Made(sky, Cleaned(planes.model, planes.residual, planes.psf, beam, None, *count, planes.program), imager)
+    images = planes.model, planes.residual, planes.psf
+    return _Made(sky, Cleaned(*images, beam, None, *count, planes.program, planes.slope), imager)
 
 
 def _memory(options: ImageOptions, n_samples: int) -> int:
-    return memory_estimate(options.n_pixels, n_samples, multiscale=options.deconvolver == "multiscale")
+    shares = options.channel_groups if options.spectral_terms > 1 else 1
+    return memory_estimate(options.n_pixels, n_samples, multiscale=options.deconvolver == "multiscale", shares=shares)
 
 
 def _mask(options: ImageOptions, known: pd.DataFrame | None, sky: _Sky, beam: Beam) -> NDArray[np.bool_] | None:
@@ -325,6 +342,7 @@ def _planes(made: _Made, options: ImageOptions, known: Table) -> dict[str, NDArr
     with np.errstate(divide="ignore", invalid="ignore"):
         pbcor = np.where(pb >= options.pb_cut, restored / pb, np.float32(np.nan))
     return {
+        **_index_maps(made, restored, pb, options, known),
         "pbcor": pbcor,
         "pb": pb,
         "residual": cleaned.residual,
@@ -336,17 +354,27 @@ def _planes(made: _Made, options: ImageOptions, known: Table) -> dict[str, NDArr
     }
 
 
-def _known_table(sky: _Sky, sources: subtraction.PointSources) -> Table:
-    """Place (pixels from 0) and peak in this image of those subtracted sources that lie in it."""
-    x, y = sky.grid.pixel(sources.ra, sources.dec)
-    inside = (x > -0.5) & (x < sky.grid.n_pixels - 0.5) & (y > -0.5) & (y < sky.grid.n_pixels - 0.5)
-    here = sources.where(inside)
-    peak = np.zeros(0)
-    if len(here):
-        response = sky.response.at(here.ra, here.dec, here.spectral_index)
-        peak = here.flux_jy * response * sky.surviving(here.ra, here.dec)
-    columns = {"RA": np.degrees(here.ra), "DEC": np.degrees(here.dec), "X": x[inside], "Y": y[inside], "PEAK": peak}
-    return Table(columns, units={"RA": "deg", "DEC": "deg", "X": "pix", "Y": "pix", "PEAK": "Jy/beam"})
+def _index_maps(
+    made: _Made,
+    restored: NDArray[np.float32],
+    pb: NDArray[np.float32],
+    options: ImageOptions,
+    known: Table,
+) -> dict[str, NDArray[np.float32]]:
+    """The spectral index of the sky and its error, where it is known; none if the spectra are flat."""
+    sky, cleaned = made.sky, made.cleaned
+    if cleaned.slope is None:
+        return {}
+    model, residual = cleaned.slope
+    along = restore(model, residual, cleaned.beam, sky.cell, options.threads)
+    add_points(along, cleaned.beam, sky.cell, (known["X"], known["Y"]), known["SLOPE"])
+
+    spacing = half_power_radius(sky.response.mean_frequency_hz, sky.response.dish_diameter_m) / _MAP_STEPS
+    own = sky.grid.map(sky.response.index_at, spacing)
+    own = np.where(pb >= options.pb_cut, own, np.float32(np.nan))
+    noises = robust_rms(cleaned.residual), robust_rms(residual)
+    found = spectral.spectral_index((restored, along), noises, own, options.index_max_error)
+    return {"alpha": found.alpha, "alpha_error": found.error}
 
 
 def _write(
@@ -359,6 +387,9 @@ def _write(
 ) -> ImageProduct:
     header = _header(made, options, source)
     paths = {kind: stem.with_name(f"{stem.name}.{kind}.fits") for kind in planes}
+    for kind in ("alpha", "alpha_error"):  # of an image that was here before
+        if kind not in planes:
+            files.remove(stem.with_name(f"{stem.name}.{kind}.fits"))
     for kind, plane in planes.items():
         fits.write_image(paths[kind], plane, header, fits.UNITS.get(kind, "JY/BEAM"), tables.get(kind))
     noise = robust_rms(made.cleaned.residual)
@@ -391,8 +422,7 @@ def _write(
 
 
 def _header(made: _Made, options: ImageOptions, source: _Source) -> fits.ImageHeader:
-    sky, cleaned = made.sky, made.cleaned
-    track, channels = sky.data.track, sky.data.channels
+    sky, cleaned, track, channels = made.sky, made.cleaned, made.sky.data.track, made.sky.data.channels
     half = track.integration_s / 2.0 / 86400.0
     low = min(c.frequencies[0] - c.native_width_hz * c.factor / 2 for c in channels)
     high = max(c.frequencies[-1] + c.native_width_hz * c.factor / 2 for c in channels)
@@ -421,7 +451,8 @@ def _header(made: _Made, options: ImageOptions, source: _Source) -> fits.ImageHe
             ("IMAGER", made.imager, cleaned.program),
             ("TIER", options.tier, "NON-SCIENCE" if options.tier == "development" else ""),
             ("OPTIONS", options.digest(), "digest of the imaging options"),
-            ("WEIGHT", _weighting(options), "imaging weights"),
+            ("WEIGHT", described(options), "imaging weights"),
+            ("NTERMS", options.spectral_terms, "terms of the spectrum of a component"),
             ("NCLEAN", cleaned.iterations, "minor iterations"),
             ("NMAJOR", cleaned.major_cycles, "major cycles"),
             ("RESNOISE", robust_rms(cleaned.residual), "[Jy/beam] robust rms of the residual"),
@@ -447,30 +478,8 @@ def _elongation(sky: _Sky) -> float:
     return round(solar_elongation(*centre, float(sky.data.track.mjd.mean())), 3)
 
 
-def _weighting(options: ImageOptions) -> str:
-    """Weights in a few words, as they decide the beam."""
-    told = f"briggs {options.robust:+.1f}" if options.weighting == "briggs" else options.weighting
-    taper = f" taper {options.uv_taper_arcsec:g}" if options.uv_taper_arcsec else ""
-    return told + taper + (f" uv {options.uvrange}" if options.uvrange else "")
-
-
 def _package_version() -> str:
     try:
         return version("dsa110_contimg")
     except PackageNotFoundError:  # run from a source tree that is not installed
         return "(not installed)"
-
-
-def _response_table(response: Response) -> Table:
-    """One row a pointing; frequencies and the dish in the table's header would lose digits, so they are columns."""
-    n = len(response.pointing_ra)
-    return Table(
-        {
-            "POINTING_RA": np.degrees(response.pointing_ra),
-            "POINTING_DEC": np.degrees(response.pointing_dec),
-            "FREQUENCY": np.tile(response.frequencies, (n, 1)),
-            "WEIGHT": response.weights,
-            "DISH_DIAMETER": np.full(n, response.dish_diameter_m),
-        },
-        units={"POINTING_RA": "deg", "POINTING_DEC": "deg", "FREQUENCY": "Hz", "DISH_DIAMETER": "m"},
-    )

@@ -103,3 +103,27 @@ def test_a_cube_larger_than_memory_is_refused_before_a_plane_is_made(drifting_sk
     with pytest.raises(ImagingError, match="GB by estimate"):
         image_cubes(sky, OPTIONS.model_copy(update={"memory_gb": 0.38}), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("imager", ["wsclean", "tclean"])
+def test_other_imagers_make_the_same_cubes(drifting_sky, source, imager, tmp_path):
+    """One of the integrations, and half of the band, are flagged; tclean, slower, is asked for one plane alone."""
+    n_times, subbands = {"wsclean": (3, 2), "tclean": (2, 0)}[imager]
+    sky = drifting_sky(source, noise=0.3, n_antennas=28).isel(time=slice(10, 10 + n_times)).copy(deep=True)
+    sky["FLAG"][1] = True
+    sky["FLAG"][:, :, :48] = True
+    options = OPTIONS.model_copy(update={"imager": imager, "subbands": subbands, "mask": "catalog"})
+    work = tmp_path / "work"
+    pairs = [
+        image_cubes(sky, options.model_copy(update={"imager": name}), tmp_path / name, known=source[1:], work_dir=work)
+        for name in (imager, "native")
+    ]
+    for made, native in zip(*pairs, strict=True):
+        assert fits.getheader(made.path)["IMAGER"] == imager
+        assert (made.kind, made.frequency_hz, made.mjd) == (native.kind, native.frequency_hz, native.mjd)
+        assert fits.getdata(made.path).shape == fits.getdata(native.path).shape
+        np.testing.assert_array_equal(fits.getdata(made.pb_path), fits.getdata(native.pb_path))
+        # 3 Jy of which 4 sigma are 1 %
+        np.testing.assert_allclose(fluxes(made, source), fluxes(native, source), rtol=0.01)
+        np.testing.assert_allclose(made.noise_jy, native.noise_jy, rtol=0.3)
+    assert list(work.iterdir()) == []

@@ -152,8 +152,7 @@ def made_by(imager, datasets, options, place) -> Made:
     ("imager", "option", "named"),
     [
         ("wsclean", {"uvrange": ">50m"}, "uvrange in metres"),
-        ("wsclean", {"subbands": 4}, "subbands"),
-        ("tclean", {"per_integration": True}, "per_integration"),
+        ("wsclean", {"far_sigma": 5.0}, "far_sigma"),
         ("tclean", {"memory_gb": 2.0}, "memory_gb"),
     ],
 )
@@ -162,7 +161,7 @@ def test_what_an_imager_cannot_do_is_refused_by_name(imager, option, named):
     require(options, "native")
     with pytest.raises(ImagingError, match=f"{imager} does not do {named}"):
         require(options, imager)
-    require(ImageOptions(uvrange="0.1~2klambda"), imager)
+    require(ImageOptions(uvrange="0.1~2klambda", subbands=4, per_integration=True, deconvolver="mtmfs"), imager)
 
 
 @pytest.fixture(scope="module")

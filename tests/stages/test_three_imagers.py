@@ -64,8 +64,8 @@ def test_no_imager_leaves_anything_behind(made):
 
 def test_what_an_imager_does_not_do_is_said_before_it_starts(drifting_sky, field_catalog, tmp_path):
     sky = drifting_sky(field_catalog[:1], n_antennas=8)
-    with pytest.raises(ImagingError, match="wsclean does not do subbands"):
-        image(sky, ImageOptions(imager="wsclean", subbands=4, **BASE), tmp_path)
+    with pytest.raises(ImagingError, match="wsclean does not do uvrange in metres"):
+        image(sky, ImageOptions(imager="wsclean", uvrange=">50m", **BASE), tmp_path)
     with pytest.raises(ImagingError, match="gridder mosaic needs a primary beam"):
         image(sky, ImageOptions(imager="tclean", tclean_gridder="mosaic", **BASE), tmp_path)
     assert not [path for path in tmp_path.iterdir() if path.suffix == ".fits"]
