@@ -1,7 +1,8 @@
 """Deconvolution: CLEAN by radler between griddings by ducc0, in one process.
 
 Stopping follows WSClean: each major cycle cleans down to a fraction of the peak, then the model is subtracted from the
-visibilities themselves; an automatic mask is made at one depth and cleaned to another.
+visibilities themselves; an automatic mask is made at one depth and cleaned to another. Both depths are in terms of the
+noise that is left in the end: where the noise has fallen since they were reckoned, deconvolution goes on.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ COARSE = 10.0
 """A residual may be gridded so many times less accurately than an image: the error is a fraction of what is gridded."""
 _SHALLOWEST = 0.15
 """Depth at which that ends: the limit of what CLEAN can do is reached (a thousandth of the brightest source, say)."""
+_SETTLED = 0.98
+"""A residual whose noise is above this times what it was when deconvolution was resumed has nothing left to find."""
 _ABOVE_EDGE = 2.0
 _MOST_CALLS = 100
 """Times that radler is called at most: it may come back without a component, once its mask is made."""
@@ -122,7 +125,7 @@ def clean(
     if options.max_iterations == 0:
         return Deconvolution(model, residual, tuple(cycles))
     with as_file(mask) as mask_file:
-        minor = _Minor(options, gridder.n_pixels, gridder.cell_rad, mask_file)
+        minor = _Minor(options, gridder.n_pixels, gridder.cell_rad, mask_file, mask)
         _descend(gridder, psf, (residual, model), minor, apparent, cycles, progress or _nobody)
     return Deconvolution(model, residual, tuple(cycles))
 
@@ -139,34 +142,39 @@ def _descend(
     """Major cycles; (residual, model) are changed in place, ``cycles`` grows."""
     residual, model = images
     observed, depth = gridder.data.visibilities, _first_depth(psf, minor.options.major_gain)
-    radler, more, calls, done = minor.radler(psf, images, depth), True, 0, 0
+    radler, more, calls, done, resumed_at = minor.radler(psf, images, depth), True, 0, 0, np.inf
     try:
         while more and cycles[-1].number < minor.options.max_major_cycles and calls < _MOST_CALLS:
             before = model.copy(), residual.copy()
             with _silence():
                 more = radler.perform(calls)
             calls += 1
-            if radler.iteration_number == done:
-                continue  # it has made its mask, perhaps: the model is the same, and so is what it leaves
-            done = int(radler.iteration_number)
-            _drop_dust(model)
-            difference = observed - apparent.predict(model, cycles[-1].noise_jy)
-            # the model was changed in place; the residual must be too, for radler holds on to both
-            np.copyto(residual, gridder.dirty(difference, COARSE * gridder.accuracy))
-            cycle = _state(cycles[-1].number + 1, done, residual, model)
-            if _is_progress(cycle, cycles[-1]):
-                apparent.learn(difference, cycle.noise_jy)
-                cycles.append(cycle)
-                progress(cycle)
-                continue
-            np.copyto(model, before[0])
-            np.copyto(residual, before[1])
-            depth /= 2.0
-            if depth < _SHALLOWEST:
-                _judge_rise(cycle, cycles)
-                break
+            cycle = cycles[-1]
+            # without a component it has made its mask, perhaps: the model is the same, and so is what it leaves
+            if (total := done + int(radler.iteration_number)) > cycle.iterations:
+                _drop_dust(model)
+                difference = observed - apparent.predict(model, cycle.noise_jy)
+                # the model was changed in place; the residual must be too, for radler holds on to both
+                np.copyto(residual, gridder.dirty(difference, COARSE * gridder.accuracy))
+                cycle = _state(cycle.number + 1, total, residual, model)
+            if cycle is cycles[-1] or _is_progress(cycle, cycles[-1]):
+                if cycle is not cycles[-1]:
+                    apparent.learn(difference, cycle.noise_jy)
+                    cycles.append(cycle)
+                    progress(cycle)
+                if more or not minor.is_unfinished(residual, cycle, resumed_at):
+                    continue
+                resumed_at = cycle.noise_jy
+            else:
+                np.copyto(model, before[0])
+                np.copyto(residual, before[1])
+                depth /= 2.0
+                if depth < _SHALLOWEST:
+                    _judge_rise(cycle, cycles)
+                    break
             with _silence():  # it speaks when it goes, too
-                radler, more, calls, done = minor.radler(psf, images, depth), True, 0, 0
+                done = cycles[-1].iterations
+                radler, more, calls = minor.radler(psf, images, depth, done), True, 0
     finally:
         with _silence():
             del radler
@@ -224,17 +232,39 @@ class _Minor:
     n_pixels: int
     cell_rad: float
     mask_file: Path | None
+    mask: NDArray[np.bool_] | None
+
+    def is_unfinished(self, residual: NDArray[np.float32], cycle: MajorCycle, resumed_at_jy: float) -> bool:
+        """Whether the residual stands above its threshold although radler ended.
+
+        Radler reckons its thresholds from the noise before a cycle, with the sidelobes that the cycle takes away in
+        it, and closes its mask at the first of them that it reaches: what is above five times the noise that is left
+        may then be out of the mask for good. A run that was resumed at nearly this noise has done what it can.
+        """
+        options = self.options
+        sigmas = options.mask_sigma if self.mask is None and options.mask != "none" else options.threshold_sigma
+        least = max(sigmas * cycle.noise_jy, options.threshold_jy)
+        peak = float(np.abs(residual if self.mask is None else residual[self.mask]).max(initial=0.0))
+        settled = cycle.noise_jy >= _SETTLED * resumed_at_jy or cycle.iterations >= options.max_iterations
+        return peak > least and not settled
 
     def radler(
-        self, psf: NDArray[np.float32], images: tuple[NDArray[np.float32], NDArray[np.float32]], depth: float
+        self,
+        psf: NDArray[np.float32],
+        images: tuple[NDArray[np.float32], NDArray[np.float32]],
+        depth: float,
+        done: int = 0,
     ) -> Any:
-        """A radler on (residual, model) that removes the fraction ``depth`` of the peak in a major cycle."""
+        """A radler on (residual, model) that removes the fraction ``depth`` of the peak in a major cycle.
+
+        ``done`` minor iterations were made before.
+        """
         import radler
 
         with _silence():
-            return radler.Radler(self._settings(depth), psf, *images, self.cell_rad)
+            return radler.Radler(self._settings(depth, done), psf, *images, self.cell_rad)
 
-    def _settings(self, depth: float) -> Any:
+    def _settings(self, depth: float, done: int) -> Any:
         import radler
 
         options, settings = self.options, radler.Settings()
@@ -248,12 +278,11 @@ class _Minor:
             cell_arcsec = np.degrees(self.cell_rad) * 3600.0
             settings.multiscale.scale_list = [scale / cell_arcsec for scale in options.scales_arcsec]
         settings.thread_count = options.threads
-        settings.minor_iteration_count = options.max_iterations
+        settings.minor_iteration_count = max(options.max_iterations - done, 0)
         settings.major_iteration_count = options.max_major_cycles
         settings.minor_loop_gain = options.minor_gain
         settings.major_loop_gain = depth
         settings.auto_threshold_sigma = options.threshold_sigma
-        settings.absolute_threshold = options.threshold_jy
         settings.absolute_threshold = options.threshold_jy
         if self.mask_file is not None:
             settings.fits_mask = str(self.mask_file)
