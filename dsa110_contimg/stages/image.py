@@ -39,7 +39,7 @@ from dsa110_contimg.science.response import Response, image_response, noise_map
 from dsa110_contimg.science.restoring import Beam, add_points, fit_beam, restore
 from dsa110_contimg.science.smearing import surviving_fraction
 from dsa110_contimg.science.stokes import stokes_i
-from dsa110_contimg.science.weighting import imaging_weights, row_importance, thermal_noise, uv_shape
+from dsa110_contimg.science.weighting import imaging_weights, row_importance, thermal_noise, uv_shape, weighed
 
 Progress = Callable[[int, int], None]
 
@@ -272,7 +272,11 @@ def _outside(
     imager: str,
     work_dir: Path,
 ) -> _Made:
-    """By WSClean or tclean, from a Measurement Set written for it: one phase centre, known sources subtracted."""
+    """By WSClean or tclean, from a Measurement Set written for it: one phase centre, known sources subtracted.
+
+    WSClean makes the same weights of the same numbers (to 3e-5 of the image); tclean makes them in the cells of the
+    wider image that it is asked for (`io.tclean`), which is another beam and another noise, so it is given them made.
+    """
     limits = parse_uvrange(options.uvrange)
     uv_lambda = (limits.least, limits.most) if limits.in_wavelengths else (0.0, float("inf"))
     # a mask of the catalogue needs a size before the beam is known: that of the longest baseline
@@ -284,8 +288,13 @@ def _outside(
     with tempfile.TemporaryDirectory(prefix=f".{imager}-", dir=work_dir) as scratch, as_file(mask) as mask_path:
         place = Path(scratch)
         hands = [stokes_i(d) if options.stokes == "I" else d.sel(polarization=[options.stokes]) for d in datasets]
+        asked = options
+        if imager == "tclean":
+            asked = options.model_copy(update={"weighting": "natural", "uv_taper_arcsec": 0.0, "uvrange": ""})
+            scheme = options.weighting, options.robust, uv_shape(options)
+            hands = weighed(hands, options.n_pixels, sky.cell, *scheme)
         paths = tuple(scratch_ms.write(view, place / f"{number}.ms") for number, view in enumerate(hands))
-        request = Request(paths, options, mask=mask_path, uv_lambda=uv_lambda, memory_gb=options.memory_gb)
+        request = Request(paths, asked, mask=mask_path, uv_lambda=uv_lambda, memory_gb=options.memory_gb)
         planes = program.image(request, place)
     beam = fit_beam(planes.psf, sky.cell)
     count = planes.iterations, planes.major_cycles
