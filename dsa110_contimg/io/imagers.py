@@ -152,7 +152,12 @@ def ended_early(planes: Planes, noise_then_jy: float) -> bool:
 
 def noise(planes: Planes) -> float:
     """Robust rms of the residual (Jy/beam)."""
-    return float(_MAD_TO_SIGMA * np.median(np.abs(planes.residual - np.median(planes.residual))))
+    return robust_noise(planes.residual)
+
+
+def robust_noise(plane: NDArray[np.float32]) -> float:
+    """1.4826 times the median absolute deviation from the median."""
+    return float(_MAD_TO_SIGMA * np.median(np.abs(plane - np.median(plane))))
 
 
 def divergence(planes: Planes, dirty_peak_jy: float, path: Path) -> ImagingError:

@@ -1,7 +1,8 @@
 """Deconvolution: CLEAN by radler between griddings by ducc0, in one process.
 
 Stopping follows WSClean: each major cycle cleans down to a fraction of the peak, then the model is subtracted from the
-visibilities themselves; an automatic mask is made at one depth and cleaned to another.
+visibilities themselves; an automatic mask is made at one depth and cleaned to another. Both depths are in terms of the
+noise that is left in the end: where the noise has fallen since they were reckoned, deconvolution goes on.
 
 The band is one image, or it is several that are cleaned jointly: components are sought in their weighted mean, each is
 taken from every one of them with the point spread function of that share of the band, and its spectrum is a polynomial
@@ -37,6 +38,8 @@ COARSE = 10.0
 """A residual may be gridded so many times less accurately than an image: the error is a fraction of what is gridded."""
 _SHALLOWEST = 0.15
 """Depth at which that ends: the limit of what CLEAN can do is reached (a thousandth of the brightest source, say)."""
+_SETTLED = 0.98
+"""A residual whose noise is above this times what it was when deconvolution was resumed has nothing left to find."""
 _ABOVE_EDGE = 2.0
 _MOST_CALLS = 100
 """Times that radler is called at most: it may come back without a component, once its mask is made."""
@@ -189,7 +192,7 @@ def clean_jointly(
     cycles = [_state(0, 0, band_mean(residuals, sums), band_mean(models, sums))]
     if options.max_iterations:
         with as_file(mask) as mask_file:
-            minor = _Minor(options, tuple(shares), _stack([share.psf for share in shares]), sums, mask_file)
+            minor = _Minor(options, tuple(shares), _stack([share.psf for share in shares]), sums, mask_file, mask)
             _descend(minor, (residuals, models), cycles, progress or _nobody)
     return JointDeconvolution(models, residuals, tuple(cycles))
 
@@ -214,36 +217,38 @@ def _descend(
     """Major cycles; (residuals, models) are changed in place, ``cycles`` grows."""
     residuals, models = images
     depth = _first_depth(band_mean(minor.psfs, minor.sums), minor.options.major_gain)
-    radler, more, calls, done = minor.radler(images, depth), True, 0, 0
+    radler, more, calls, done, resumed_at = minor.radler(images, depth), True, 0, 0, np.inf
     try:
         while more and cycles[-1].number < minor.options.max_major_cycles and calls < _MOST_CALLS:
             before = models.copy(), residuals.copy()
             with _silence():
                 more = radler.perform(calls)
             calls += 1
-            if radler.iteration_number == done:
-                continue  # it has made its mask, perhaps: the model is the same, and so is what it leaves
-            done = int(radler.iteration_number)
-            _drop_dust(models)
-            differences = minor.subtract(images, cycles[-1].noise_jy)
-            means = band_mean(residuals, minor.sums), band_mean(models, minor.sums)
-            cycle = _state(cycles[-1].number + 1, done, *means)
-            if _is_progress(cycle, cycles[-1]):
-                for share, difference, noise in zip(
-                    minor.shares, differences, minor.noises(cycle.noise_jy), strict=True
-                ):
-                    share.apparent.learn(difference, noise)
-                cycles.append(cycle)
-                progress(cycle)
-                continue
-            np.copyto(models, before[0])
-            np.copyto(residuals, before[1])
-            depth /= 2.0
-            if depth < _SHALLOWEST:
-                _judge_rise(cycle, cycles)
-                break
+            # without a component it has made its mask, perhaps: the model is the same, and so is what it leaves
+            cycle = cycles[-1]
+            if (total := done + int(radler.iteration_number)) > cycle.iterations:
+                _drop_dust(models)
+                differences = minor.subtract(images, cycle.noise_jy)
+                means = band_mean(residuals, minor.sums), band_mean(models, minor.sums)
+                cycle = _state(cycle.number + 1, total, *means)
+            if cycle is cycles[-1] or _is_progress(cycle, cycles[-1]):
+                if cycle is not cycles[-1]:
+                    minor.learn(differences, cycle.noise_jy)
+                    cycles.append(cycle)
+                    progress(cycle)
+                if more or not minor.is_unfinished(residuals, cycle, resumed_at):
+                    continue
+                resumed_at = cycle.noise_jy
+            else:
+                np.copyto(models, before[0])
+                np.copyto(residuals, before[1])
+                depth /= 2.0
+                if depth < _SHALLOWEST:
+                    _judge_rise(cycle, cycles)
+                    break
             with _silence():  # it speaks when it goes, too
-                radler, more, calls, done = minor.radler(images, depth), True, 0, 0
+                done = cycles[-1].iterations
+                radler, more, calls = minor.radler(images, depth, done), True, 0
     finally:
         with _silence():
             del radler
@@ -302,6 +307,22 @@ class _Minor:
     psfs: NDArray[np.float32]
     sums: NDArray[np.float64]
     mask_file: Path | None
+    mask: NDArray[np.bool_] | None
+
+    def is_unfinished(self, residuals: NDArray[np.float32], cycle: MajorCycle, resumed_at_jy: float) -> bool:
+        """Whether the residual (the mean of the shares') stands above its threshold although radler ended.
+
+        Radler reckons its thresholds from the noise before a cycle, with the sidelobes that the cycle takes away in
+        it, and closes its mask at the first of them that it reaches: what is above five times the noise that is left
+        may then be out of the mask for good. A run that was resumed at nearly this noise has done what it can.
+        """
+        options = self.options
+        sigmas = options.mask_sigma if self.mask is None and options.mask != "none" else options.threshold_sigma
+        least = max(sigmas * cycle.noise_jy, options.threshold_jy)
+        residual = band_mean(residuals, self.sums)
+        peak = float(np.abs(residual if self.mask is None else residual[self.mask]).max(initial=0.0))
+        settled = cycle.noise_jy >= _SETTLED * resumed_at_jy or cycle.iterations >= options.max_iterations
+        return peak > least and not settled
 
     def noises(self, noise_jy: float) -> NDArray[np.float64]:
         """Noise of each share, from that of the mean."""
@@ -321,21 +342,31 @@ class _Minor:
             differences.append(difference)
         return differences
 
-    def radler(self, images: tuple[NDArray[np.float32], NDArray[np.float32]], depth: float) -> Any:
-        """A radler on (residuals, models) that removes the fraction ``depth`` of the peak in a major cycle."""
+    def learn(self, differences: list[NDArray[np.complex64]], noise_jy: float) -> None:
+        """Let each share learn the spectra of its sources from what is left of its visibilities."""
+        for share, difference, noise in zip(self.shares, differences, self.noises(noise_jy), strict=True):
+            share.apparent.learn(difference, noise)
+
+    def radler(self, images: tuple[NDArray[np.float32], NDArray[np.float32]], depth: float, done: int = 0) -> Any:
+        """A radler on (residuals, models) that removes the fraction ``depth`` of the peak in a major cycle.
+
+        ``done`` minor iterations were made before.
+        """
         import radler
 
         cell = self.shares[0].gridder.cell_rad
         with _silence():
             if len(self.shares) == 1:
-                return radler.Radler(self._settings(depth), self.psfs[0], images[0][0], images[1][0], cell)
+                return radler.Radler(self._settings(depth, done), self.psfs[0], images[0][0], images[1][0], cell)
             frequencies = np.array([share.frequency_hz for share in self.shares])
             # radler takes the middle of a band for its frequency
             bands = np.stack([frequencies, frequencies], axis=-1)
             relative = self.sums / self.sums.sum()
-            return radler.Radler(self._settings(depth), self.psfs, *images, cell, len(self.shares), bands, relative)
+            return radler.Radler(
+                self._settings(depth, done), self.psfs, *images, cell, len(self.shares), bands, relative
+            )
 
-    def _settings(self, depth: float) -> Any:
+    def _settings(self, depth: float, done: int) -> Any:
         import radler
 
         options, settings = self.options, radler.Settings()
@@ -350,7 +381,7 @@ class _Minor:
             cell_arcsec = np.degrees(gridder.cell_rad) * 3600.0
             settings.multiscale.scale_list = [scale / cell_arcsec for scale in options.scales_arcsec]
         settings.thread_count = options.threads
-        settings.minor_iteration_count = options.max_iterations
+        settings.minor_iteration_count = max(options.max_iterations - done, 0)
         settings.major_iteration_count = options.max_major_cycles
         settings.minor_loop_gain = options.minor_gain
         settings.major_loop_gain = depth

@@ -6,7 +6,9 @@ as WSClean and CASA do, so that a robustness of ours means theirs.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -15,8 +17,11 @@ from scipy.constants import speed_of_light
 
 from dsa110_contimg.exceptions import ImagingError
 from dsa110_contimg.options import ImageOptions
-from dsa110_contimg.science.averaging import ImagingData
+from dsa110_contimg.science.averaging import Channels, ImagingData
 from dsa110_contimg.science.casasyntax import UVRange, parse_uvrange
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 Scheme = Literal["natural", "uniform", "briggs"]
 
@@ -62,6 +67,17 @@ def described(options: ImageOptions) -> str:
     told = f"briggs {options.robust:+.1f}" if options.weighting == "briggs" else options.weighting
     taper = f" taper {options.uv_taper_arcsec:g}" if options.uv_taper_arcsec else ""
     return told + taper + (f" uv {options.uvrange}" if options.uvrange else "")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Where visibilities lie and what they weigh, as `averaging.ImagingData` has it, without the visibilities."""
+
+    uvw: NDArray[np.float64]
+    channels_index: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    channels: tuple[Channels, ...]
 
 
 class _Limits(NamedTuple):
@@ -172,7 +188,7 @@ def row_importance(
 
 
 def imaging_weights(
-    data: ImagingData,
+    data: ImagingData | Samples,
     n_pixels: int,
     cell_rad: float,
     scheme: Scheme,
@@ -186,7 +202,7 @@ def imaging_weights(
 
     Parameters
     ----------
-    data : ImagingData
+    data : ImagingData or Samples
     n_pixels, cell_rad : int, float
         Image size and pixel (rad): they set the cells.
     scheme : natural, uniform or briggs
@@ -211,6 +227,76 @@ def imaging_weights(
     out = np.zeros(len(data.weights), np.float32)
     _apply(where, _weight_grid(where, n_pixels, cell_rad, scheme, robust), out)
     return out
+
+
+def weighed(
+    views: Sequence[xr.Dataset],
+    n_pixels: int,
+    cell_rad: float,
+    scheme: Scheme,
+    robust: float = 0.5,
+    shape: UVShape = EVERYTHING,
+) -> list[xr.Dataset]:
+    """Views whose weights are imaging weights, for imagers that are then to take them as natural ones.
+
+    Parameters
+    ----------
+    views : Visibilities views of one polarisation
+        Spectral windows that are imaged together. Their weights and flags are read, not their visibilities.
+    n_pixels, cell_rad, scheme, robust, shape
+        As of `imaging_weights`.
+
+    Returns
+    -------
+    list of Visibilities views
+        With another WEIGHT; it is 0 where flagged and for autocorrelations.
+
+    Raises
+    ------
+    ImagingError
+        As `imaging_weights`.
+    """
+    parts = [_samples(view) for view in views]
+    first = np.cumsum([0] + [len(part.weights) for part in parts])
+    whole = Samples(
+        np.concatenate([part.uvw for part in parts]),
+        np.repeat(np.arange(len(parts)), [len(part.uvw) for part in parts]),
+        np.concatenate([[0]] + [part.offsets[1:] + k for part, k in zip(parts, first[:-1], strict=True)]),
+        np.concatenate([part.weights for part in parts]),
+        tuple(part.channels[0] for part in parts),
+    )
+    weights = imaging_weights(whole, n_pixels, cell_rad, scheme, robust, shape)
+    return [
+        view.assign(WEIGHT=(view["WEIGHT"].dims, weights[begin:end].reshape(view["WEIGHT"].shape)))
+        for view, begin, end in zip(views, first[:-1], first[1:], strict=True)
+    ]
+
+
+def weights_made(
+    views: Sequence[xr.Dataset], options: ImageOptions, cell_rad: float
+) -> tuple[list[xr.Dataset], ImageOptions]:
+    """What an imager is given that would make other weights of the same options: views `weighed`, and their options.
+
+    tclean counts densities in the cells of the wider image that it is asked for (`io.tclean`), which is another beam
+    and another noise. WSClean makes our weights of the same numbers, to 3e-5 of the image, and needs none of this.
+    """
+    scheme = options.weighting, options.robust, uv_shape(options)
+    taken = options.model_copy(update={"weighting": "natural", "uv_taper_arcsec": 0.0, "uvrange": ""})
+    return weighed(views, options.n_pixels, cell_rad, *scheme), taken
+
+
+def _samples(view: xr.Dataset) -> Samples:
+    """Of a view of one polarisation."""
+    frequencies = np.asarray(view["frequency"].to_numpy(), np.float64)
+    uvw = np.asarray(view["UVW"].to_numpy(), np.float64)
+    crossed = view["baseline_antenna1_name"].to_numpy() != view["baseline_antenna2_name"].to_numpy()
+    seen = crossed & np.isfinite(uvw).all(axis=-1)
+    weights = np.asarray(view["WEIGHT"].to_numpy(), np.float32)
+    weights = np.where(view["FLAG"].to_numpy() | ~seen[:, :, None, None], np.float32(0), weights)
+    rows = np.nan_to_num(uvw.reshape(-1, 3))
+    offsets = np.arange(len(rows) + 1) * len(frequencies)
+    channels = (Channels(frequencies, float(view.attrs["channel_width"]), 1),)
+    return Samples(rows, np.zeros(len(rows), np.int64), offsets, weights.ravel(), channels)
 
 
 def _weight_grid(where: _Where, n_pixels: int, cell_rad: float, scheme: Scheme, robust: float) -> NDArray[np.float64]:

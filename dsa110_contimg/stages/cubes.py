@@ -28,7 +28,7 @@ from dsa110_contimg.science.imaging import memory_estimate, require, require_mem
 from dsa110_contimg.science.restoring import fit_beam
 from dsa110_contimg.science.selection import take
 from dsa110_contimg.science.stokes import stokes_i
-from dsa110_contimg.science.weighting import imaging_weights, row_importance, uv_shape
+from dsa110_contimg.science.weighting import imaging_weights, row_importance, uv_shape, weights_made
 
 _CUBE_COPIES = 3
 """The planes, their primary beams, and what is being written."""
@@ -173,9 +173,10 @@ def _outside(field: _Field, view: xr.Dataset, part: ImagingData) -> cubes.Plane:
         as_file(field.mask) as mask_path,
     ):
         place = Path(scratch)
+        (hands,), asked = weights_made([hands], options, cell) if imager == "tclean" else ([hands], options)
         path = scratch_ms.write(hands, place / "plane.ms")
         limits, memory = uv_limits_lambda(options), options.memory_gb
-        planes = program.image(Request((path,), options, mask=mask_path, uv_lambda=limits, memory_gb=memory), place)
+        planes = program.image(Request((path,), asked, mask=mask_path, uv_lambda=limits, memory_gb=memory), place)
     images = planes.model, planes.residual, fit_beam(planes.psf, cell)
     return cubes.finished(part, weights, field.grid, cell, options, images)
 

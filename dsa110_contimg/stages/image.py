@@ -38,7 +38,14 @@ from dsa110_contimg.science.response import Response, image_response, noise_map
 from dsa110_contimg.science.restoring import Beam, add_points, fit_beam, restore
 from dsa110_contimg.science.smearing import surviving_fraction
 from dsa110_contimg.science.stokes import stokes_i
-from dsa110_contimg.science.weighting import described, imaging_weights, row_importance, thermal_noise, uv_shape
+from dsa110_contimg.science.weighting import (
+    described,
+    imaging_weights,
+    row_importance,
+    thermal_noise,
+    uv_shape,
+    weights_made,
+)
 
 Progress = Callable[[int, int], None]
 
@@ -292,10 +299,11 @@ def _outside(
     with tempfile.TemporaryDirectory(prefix=f".{imager}-", dir=work_dir) as scratch, as_file(mask) as mask_path:
         place = Path(scratch)
         hands = [stokes_i(d) if options.stokes == "I" else d.sel(polarization=[options.stokes]) for d in datasets]
+        hands, asked = weights_made(hands, options, sky.cell) if imager == "tclean" else (hands, options)
         paths = tuple(scratch_ms.write(view, place / f"{number}.ms") for number, view in enumerate(hands))
         request = Request(
             paths,
-            options,
+            asked,
             mask=mask_path,
             uv_lambda=uv_limits_lambda(options),
             memory_gb=options.memory_gb,

@@ -151,8 +151,9 @@ def test_multiscale_makes_a_smooth_model_of_a_smooth_source(observe):
         inner = model[N // 2 - 10 : N // 2 + 11, N // 2 - 10 : N // 2 + 11]
         total[deconvolver] = model.sum()
         unevenness[deconvolver] = inner.std() / inner.mean()
-    # points stop where each is lost in the noise, a third of the flux before scales do
-    assert total["clean"] < 0.8 * total["multiscale"]
+    # points stop where each is lost in the noise that is left, before scales do; not in that of the dirty image, which
+    # a third of the flux was lost in
+    assert 0.9 * 2.0 < total["clean"] < total["multiscale"]
     assert total["multiscale"] == pytest.approx(2.0, rel=0.05)
     assert unevenness["multiscale"] < 0.3 * unevenness["clean"]
 

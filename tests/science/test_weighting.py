@@ -12,7 +12,15 @@ from dsa110_contimg.options import ImageOptions
 from dsa110_contimg.science.averaging import from_dataset
 from dsa110_contimg.science.casasyntax import parse_uvrange
 from dsa110_contimg.science.gridding import Gridder
-from dsa110_contimg.science.weighting import UVShape, imaging_weights, row_importance, thermal_noise, uv_shape
+from dsa110_contimg.science.stokes import stokes_i
+from dsa110_contimg.science.weighting import (
+    UVShape,
+    imaging_weights,
+    row_importance,
+    thermal_noise,
+    uv_shape,
+    weighed,
+)
 
 N, CELL = 512, np.radians(8.0 / 3600)
 LIGHT = 299_792_458.0
@@ -141,3 +149,20 @@ def test_options_are_read_in_their_units():
     assert uv_shape(ImageOptions()) == UVShape()
     with pytest.raises(InputError, match="range of baseline lengths"):
         uv_shape(ImageOptions(uvrange="long ones"))
+
+
+@pytest.mark.parametrize("scheme", ["natural", "briggs"])
+def test_views_are_given_the_weights_that_images_are_made_with(observe, scheme):
+    """In two windows as in one, with flags; a taper and a range are in them."""
+    sky = observe([], noise_jy=0.1)
+    sky["FLAG"][0, 3, :5] = True
+    shape = UVShape(parse_uvrange("0.1~2klambda"), 1e-4)
+    expected = imaging_weights(from_dataset(sky, 0.0, 0.02), N, CELL, scheme, 0.5, shape)
+    half = sky.sizes["frequency"] // 2
+    views = [stokes_i(sky.isel(frequency=part)) for part in (slice(None, half), slice(half, None))]
+    found = weighed(views, N, CELL, scheme, 0.5, shape)
+    together = np.concatenate([view["WEIGHT"].to_numpy() for view in found], axis=2).ravel()
+    # natural weights of a mean and of a sum differ by a factor; Briggs's are relative to them
+    np.testing.assert_allclose(together / together.max(), expected / expected.max(), rtol=1e-4, atol=1e-7)
+    assert (together == 0).sum() == (expected == 0).sum() > 0
+    np.testing.assert_array_equal(found[0]["VISIBILITY"], views[0]["VISIBILITY"])

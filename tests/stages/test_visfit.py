@@ -32,10 +32,12 @@ def fitted(noisy, field_catalog):
 def test_without_noise_the_fluxes_are_the_true_ones(drifting_sky, field_catalog):
     sky = drifting_sky(field_catalog)
     found = fit_fluxes(sky, field_catalog)
-    np.testing.assert_allclose(found.table["flux_jy"], field_catalog["flux_jy"], rtol=2e-4)
-    # what is left is what averaging does to spectra and to the beam within a channel
-    assert fit_fluxes(sky, field_catalog, averaging_loss=0.0).chi_square < 0.5 * found.chi_square
-    assert found.chi_square < 2e-4
+    np.testing.assert_allclose(found.table["flux_jy"], field_catalog["flux_jy"], rtol=1e-4)
+    # unaveraged, what is left is the beam between bins of 1 MHz: 4e-4 of an apparent Jansky, in noise of 0.7 Jy, and
+    # the sums' rounding; averaging adds spectra and beam within a channel, as much again at this budget
+    unaveraged = fit_fluxes(sky, field_catalog, averaging_loss=0.0)
+    assert 0 < unaveraged.chi_square < 2e-6
+    assert unaveraged.chi_square < found.chi_square < 5e-6
 
 
 def test_with_noise_they_scatter_by_their_errors(fitted, field_catalog):
