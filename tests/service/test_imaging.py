@@ -137,8 +137,7 @@ def test_the_command_takes_a_group_and_writes_what_is_asked_for(calibrated, tmp_
     ]
     done = CliRunner().invoke(app, ["image", run.group_id, *where, *flags, "--json"])
     assert done.exit_code == 0, done.output
-    # where Python's standard output is replaced, as here, radler writes its messages to that
-    (row,) = json.loads(done.stdout[done.stdout.index("[\n {") :])
+    (row,) = json.loads(done.stdout)
     assert (row["tier"], row["pixels"], row["group"]) == ("development", 512, run.group_id)
     assert row["dynamic_range"] > 10
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
