@@ -63,7 +63,7 @@ def _close() -> None:
         _kept.append(os.dup(number))
         os.dup2(nowhere, number)
     os.close(nowhere)
-    sys.stdout, sys.stderr = _Deaf(sys.stdout), _Deaf(sys.stderr)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = _Deaf(sys.stdout), _Deaf(sys.stderr)
 
 
 def _open() -> None:
