@@ -240,8 +240,8 @@ def test_the_disk_of_the_sun_and_a_point_fall_to_the_noise(sunny):
     fits = {fit.source.name: fit for fit in fit_and_subtract(data, [WHOLE_SUN, CAS_A])}
     assert all(fit.subtracted for fit in fits.values())
     for name, level, within in (("Sun", 40.0, 0.015), ("Cassiopeia A", 3.0, 0.1)):
-        # three times the noise of a mean over 24 channels of some two baselines that see the whole Sun, and of some ten that
-        # tell a point that is far
+        # three times the noise of a mean over 24 channels of some two baselines that see the whole Sun, and of
+        # some ten that tell a point that is far
         expected = np.abs([sidelobe(level)(t, averaged_band(noise)).mean() for t in range(N_TIMES)])
         np.testing.assert_allclose(np.abs(fits[name].amplitude.mean(axis=1)), expected, rtol=within)
     assert before > 100

@@ -33,10 +33,6 @@ with silence():
     del radler
 print("after", float(model.sum()) > 0.5)
 """
-ALOUD = """
-radler = minor.radler(psf, (residual, model), 0.8)
-radler.perform(0)
-"""
 
 
 def say(text):
@@ -112,7 +108,6 @@ def outputs(code):
 
 
 def test_a_notebook_shows_nothing_of_radler():
-    assert "Initial peak" in outputs([CLEAN, ALOUD])
     assert outputs([CLEAN, RUN]) == "before\nafter True\n"
 
 
