@@ -7,15 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ModelWrapValidatorHandler, model_validator
+from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, model_validator
 
 from dsa110_contimg import telescope
 from dsa110_contimg.options_base import Options
 
 IMAGE_TIERS: Mapping[str, Mapping[str, object]] = {
     "development": {
-        "n_pixels": 1800,
-        "cell_arcsec": 8.0,
         "threshold_sigma": 5.0,
         "mask_sigma": 6.0,
         "max_major_cycles": 3,
@@ -23,10 +21,18 @@ IMAGE_TIERS: Mapping[str, Mapping[str, object]] = {
         "averaging_loss": 0.01,
     },
     "standard": {},
-    "high_precision": {"n_pixels": 4096, "cell_arcsec": 4.0, "averaging_loss": 0.001, "accuracy": 1e-5},
+    "high_precision": {"averaging_loss": 0.001, "accuracy": 1e-5},
 }
-"""What the tiers of imaging have of their own. The tier ``standard`` is the defaults of `ImageOptions`."""
+"""What the tiers of imaging have of their own, besides size and cell, which the data decide (`science.geometry`). The
+tier ``standard`` is the defaults of `ImageOptions`."""
 QUICK_PIXELS, QUICK_ITERATIONS = 512, 300
+_LEAST_PIXELS = 128
+
+
+def _none_or_enough(n_pixels: int) -> int:
+    if 0 < n_pixels < _LEAST_PIXELS:
+        raise ValueError(f"Input should be 0 or at least {_LEAST_PIXELS}")
+    return n_pixels
 
 
 def _threshold_by_unit(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,10 +63,16 @@ class ImageOptions(Options):
         "Measurement Set written for them; auto: native, which is as good and faster (bench_image).",
     )
 
-    n_pixels: Annotated[int, Field(ge=128, multiple_of=2)] = Field(
-        2400, description="Image size on a side (pixels, even)."
+    n_pixels: Annotated[int, Field(ge=0, multiple_of=2), AfterValidator(_none_or_enough)] = Field(
+        0,
+        description="Image size on a side (pixels, even, at least 128); 0: what covers the primary beam down to a "
+        "fifth, 2400 for DSA-110.",
     )
-    cell_arcsec: Annotated[float, Field(gt=0)] = Field(6.0, description="Pixel size (arcsec).")
+    cell_arcsec: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="Pixel size (arcsec); 0: what the longest baseline asks for at the highest frequency, 6 for "
+        "DSA-110.",
+    )
     weighting: Literal["natural", "uniform", "briggs"] = Field("briggs", description="Imaging weights.")
     robust: Annotated[float, Field(ge=-2, le=2)] = Field(0.5, description="Briggs robustness.")
     max_iterations: Annotated[int, Field(ge=0)] = Field(
@@ -169,8 +181,8 @@ class ImageOptions(Options):
     tier: Literal["development", "standard", "high_precision"] = Field(
         "standard",
         description="standard: all defaults as told. development: coarser, shallower and less exact, for trying "
-        "things; its images are stamped NON-SCIENCE. high_precision: 4096 pixels of 4 arcsec, losses of averaging at "
-        "most 0.001, gridding to 1e-5. What is given besides wins.",
+        "things (1800 pixels of 8 arcsec for DSA-110); its images are stamped NON-SCIENCE. high_precision: 4096 pixels "
+        "of 4 arcsec, losses of averaging at most 0.001, gridding to 1e-5. What is given besides wins.",
     )
     quick: bool = Field(
         default=False,
@@ -188,10 +200,9 @@ class ImageOptions(Options):
         filled = {**IMAGE_TIERS.get(str(given.get("tier", "standard")), {}), **given}
         made = build(filled)
         if made.quick:
-            least = {
-                "n_pixels": min(made.n_pixels, QUICK_PIXELS),
-                "max_iterations": min(made.max_iterations, QUICK_ITERATIONS),
-            }
+            least = {"max_iterations": min(made.max_iterations, QUICK_ITERATIONS)}
+            if made.n_pixels:  # a size that is derived is bounded where it is
+                least["n_pixels"] = min(made.n_pixels, QUICK_PIXELS)
             made = build(filled | least)
         # so that a configured tier yields whole to another one that is given later
         object.__setattr__(made, "__pydantic_fields_set__", set(given))

@@ -46,6 +46,7 @@ OPERATOR_VARIABLES = {
     "BP_MINSNR": ("options", "calibrate", "bandpass_min_snr"),
     "DSA110_VALIDATION_DATA": ("validation_data",),
     "IMG_IMSIZE": ("options", "image", "n_pixels"),
+    "IMG_CELL": ("options", "image", "cell_arcsec"),
     "IMG_ROBUST": ("options", "image", "robust"),
     "IMG_NITER": ("options", "image", "max_iterations"),
     "IMG_THRESHOLD": ("options", "image", "threshold_sigma"),

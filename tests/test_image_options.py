@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from dsa110_contimg.commands.options import chosen
 from dsa110_contimg.options import ImageOptions
@@ -15,8 +16,8 @@ TIERS = sorted(IMAGE_TIERS)
 
 
 def test_a_tier_yields_to_what_is_given() -> None:
-    assert ImageOptions(tier="high_precision").n_pixels == 4096
-    assert ImageOptions(tier="high_precision", n_pixels=1024).n_pixels == 1024
+    assert ImageOptions(tier="high_precision").averaging_loss == 0.001
+    assert ImageOptions(tier="high_precision", averaging_loss=0.01).averaging_loss == 0.01
     assert ImageOptions(tier="development").accuracy > ImageOptions().accuracy
 
 
@@ -25,6 +26,13 @@ def test_a_tier_yields_to_what_is_given() -> None:
 def test_another_tier_takes_all_of_the_first_away(first: str, second: str) -> None:
     configured = ImageOptions.model_validate({"tier": first, "robust": 0.0})
     assert chosen(configured, {"tier": second}) == ImageOptions.model_validate({"tier": second, "robust": 0.0})
+
+
+@pytest.mark.parametrize("n_pixels", [-2, 64, 126, 129])
+def test_a_size_is_even_and_enough_or_left_to_the_data(n_pixels: int) -> None:
+    with pytest.raises(ValidationError, match="n_pixels"):
+        ImageOptions(n_pixels=n_pixels)
+    assert ImageOptions(quick=True).n_pixels == ImageOptions().n_pixels == 0
 
 
 @given(st.integers(64, 3000).map(lambda n: 2 * n), st.integers(0, 60_000), st.sampled_from(TIERS))

@@ -83,15 +83,17 @@ def test_options_come_from_the_file_and_the_operators_variables(here: Path, monk
     monkeypatch.setenv("IMG_ROBUST", "0.25")
     monkeypatch.setenv("IMG_IMSIZE", "4096")
     monkeypatch.setenv("IMG_NITER", "1000")
+    assert load_settings().options.image.cell_arcsec == 4.0
+    monkeypatch.setenv("IMG_CELL", "4.5")
     monkeypatch.setenv("PIPELINE_OPTIONS__MEASURE__MIN_FLUX_JY", "0.2")
     settings = load_settings(threads=1)
     image = settings.options.image
-    assert (image.robust, image.n_pixels, image.max_iterations, image.cell_arcsec) == (0.25, 4096, 1000, 4.0)
+    assert (image.robust, image.n_pixels, image.max_iterations, image.cell_arcsec) == (0.25, 4096, 1000, 4.5)
     assert settings.options.measure.min_flux_jy == 0.2
     assert settings.options.calibrate == PipelineOptions().calibrate
     origins = _origins(settings)
     assert origins["options.image.robust"] == "environment IMG_ROBUST"
-    assert origins["options.image.cell_arcsec"] == str(here / "dsa110.toml")
+    assert origins["options.image.cell_arcsec"] == "environment IMG_CELL"
     assert origins["options.measure.min_flux_jy"] == "environment PIPELINE_OPTIONS__MEASURE__MIN_FLUX_JY"
 
 

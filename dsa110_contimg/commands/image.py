@@ -18,16 +18,28 @@ _AS_OPERATORS_SAY = {
     "max_iterations": "--niter",
     "threshold_sigma": "--threshold",
 }
+_Keep = Annotated[
+    bool | None,
+    typer.Option(
+        "--casa-image/--skip-fits",
+        help="Write the restored image as a CASA image, too; or write no image at all, and register none: only what is "
+        "printed, and the picture.",
+    ),
+]
+_Field = Annotated[
+    int | None, typer.Option("--field", help="Field of another telescope's Measurement Set, by its number.")
+]
 
 
 @with_flags(ImageOptions, _AS_OPERATORS_SAY)
-def image(
+def image(  # noqa: PLR0913 - an argument is a flag of the command
     target: Annotated[
         Path,
         typer.Argument(
             metavar="MS|GROUP",
             help="A calibrated Measurement Set, or a group in PIPELINE_INPUT_DIR by its time (2026-01-26T04:51:13), "
-            "which is converted, flagged and calibrated first where that is not done.",
+            "which is converted, flagged and calibrated first where that is not done. A Measurement Set of another "
+            "telescope is imaged as it is: CORRECTED_DATA, or DATA where it has no other.",
         ),
     ],
     given: dict[str, Any],
@@ -40,14 +52,8 @@ def image(
     picture: Annotated[
         Path | None, typer.Option("--picture", help="Draw the image with its catalogue sources to this PNG, too.")
     ] = None,
-    keep: Annotated[
-        bool | None,
-        typer.Option(
-            "--casa-image/--skip-fits",
-            help="Write the restored image as a CASA image, too; or keep no images: only what is printed, and the "
-            "picture.",
-        ),
-    ] = None,
+    keep: _Keep = None,
+    field: _Field = None,
     as_json: Json = False,
 ) -> None:
     """Make an image.
@@ -68,6 +74,7 @@ def image(
             settings,
             options,
             lambda step, done, total: shown.update(task, description=step, completed=done, total=total),
+            field=field,
             skip_fits=keep is False,
             casa_image=keep is True,
         )

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -279,3 +280,11 @@ def _sky_hdu(path: Path) -> tuple[fits.Header, int]:
 def _same_shape(path: Path, header: fits.Header) -> bool:
     other, _ = _sky_hdu(path)
     return all(other.get(f"NAXIS{i}", 1) == header.get(f"NAXIS{i}", 1) for i in range(1, 5))
+
+
+def package_version() -> str:
+    """Of this package, for headers."""
+    try:
+        return version("dsa110_contimg")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "(not installed)"

@@ -18,6 +18,7 @@ from scipy.ndimage import map_coordinates
 from scipy.special import j1
 
 from dsa110_contimg import telescope
+from dsa110_contimg.exceptions import InputError
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -49,8 +50,21 @@ def airy_power(
 
 
 def half_power_radius(frequency_hz: float, diameter_m: float = telescope.DISH_DIAMETER_M) -> float:
-    """Radius at which the response is one half (rad): x = 1.61634 solves 2 J1(x)/x = sqrt(1/2)."""
-    return float(np.arcsin(_HALF_POWER_X * speed_of_light / (np.pi * diameter_m * frequency_hz)))
+    """Radius at which the response is one half (rad): x = 1.61634 solves 2 J1(x)/x = sqrt(1/2).
+
+    Raises
+    ------
+    InputError
+        Nowhere: dipoles are no dishes.
+    """
+    sine = _HALF_POWER_X * speed_of_light / (np.pi * diameter_m * frequency_hz)
+    if not sine < 1.0:
+        raise InputError(
+            "Antennas so small have no half-power radius: their beam is not a dish's",
+            found=f"{diameter_m:g} m at {frequency_hz / 1e6:g} MHz",
+            expected=f"at least {diameter_m * sine:.2g} m",
+        )
+    return float(np.arcsin(sine))
 
 
 class PrimaryBeam(Protocol):

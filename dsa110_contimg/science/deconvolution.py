@@ -11,11 +11,7 @@ in frequency (Offringa & Smirnov 2017, MNRAS 471, 301; what CASA's mtmfs does wi
 
 from __future__ import annotations
 
-import ctypes
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +24,7 @@ from dsa110_contimg.options import ImageOptions
 from dsa110_contimg.science.apparent import ApparentSky
 from dsa110_contimg.science.cleanmask import as_file
 from dsa110_contimg.science.gridding import Gridder
+from dsa110_contimg.science.silence import silence
 
 MAD_TO_SIGMA = 1.482602218505602
 _RISE = 1.2
@@ -221,7 +218,7 @@ def _descend(
     try:
         while more and cycles[-1].number < minor.options.max_major_cycles and calls < _MOST_CALLS:
             before = models.copy(), residuals.copy()
-            with _silence():
+            with silence():
                 more = radler.perform(calls)
             calls += 1
             # without a component it has made its mask, perhaps: the model is the same, and so is what it leaves
@@ -246,11 +243,11 @@ def _descend(
                 if depth < _SHALLOWEST:
                     _judge_rise(cycle, cycles)
                     break
-            with _silence():  # it speaks when it goes, too
+            with silence():  # it speaks when it goes, too
                 done = cycles[-1].iterations
                 radler, more, calls = minor.radler(images, depth, done), True, 0
     finally:
-        with _silence():
+        with silence():
             del radler
 
 
@@ -355,7 +352,7 @@ class _Minor:
         import radler
 
         cell = self.shares[0].gridder.cell_rad
-        with _silence():
+        with silence():
             if len(self.shares) == 1:
                 return radler.Radler(self._settings(depth, done), self.psfs[0], images[0][0], images[1][0], cell)
             frequencies = np.array([share.frequency_hz for share in self.shares])
@@ -397,24 +394,3 @@ class _Minor:
         elif options.mask != "none":
             settings.auto_mask_sigma = options.mask_sigma
         return settings
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Keep radler's messages, which it writes to the process's standard output and error, out of ours."""
-    libc = ctypes.CDLL(None)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    libc.fflush(None)
-    kept = os.dup(1), os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 1)
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        libc.fflush(None)
-        os.dup2(kept[0], 1)
-        os.dup2(kept[1], 2)
-        for handle in (*kept, nowhere):
-            os.close(handle)

@@ -48,6 +48,8 @@ _LEAST_TOLD = 0.1
 _LEAST_DELAY_S = 30e-9
 """A source whose delay on a baseline differs by less from that of the field has an amplitude, free as it is in
 frequency, that could be the field's: such a baseline has no say in the fit."""
+_LONGEST_OWN_S = 20e-9
+"""Of the far response itself: what its paths across a dish differ by, and a little."""
 _FIELD_RADIUS = 0.05
 """Direction cosine out to which the beam sees the field."""
 _DISK_STEP, _DISK_END = 0.01, 30.0
@@ -126,7 +128,8 @@ class _Channels(NamedTuple):
 
 class _Sky(NamedTuple):
     """Directions (source, 3) and tracking centres (time, 3) as unit vectors in uvw axes; the pole times the
-    rotation of the earth (1/s); diameters (rad), and the visibility of a disk in steps of `_DISK_STEP` beams.
+    rotation of the earth (1/s); diameters (rad), and the visibility of a disk in steps of `_DISK_STEP` beams; what each
+    response delays besides (time, source) (s).
     """
 
     lmn: NDArray[np.float64]
@@ -136,6 +139,7 @@ class _Sky(NamedTuple):
     disk: NDArray[np.float64]
     integration: float
     middle: NDArray[np.float64]
+    own: NDArray[np.float64]
 
 
 class _Sums(NamedTuple):
@@ -154,8 +158,9 @@ def fit_and_subtract(
 
     V(t, b, f) = sum_s A_s(t, f) D_s(b, f) exp(+2 pi i (u l + v m + w (n - 1)) f / c), least squares with the data's
     weights over all baselines of an integration; A_s is a cubic spline in f, and D_s is what integration, channel, the
-    averaging of channels and the source's own disk leave. With c the coefficients and C their covariance, c' C^-1 c is
-    of noise the number of coefficients, give or take its root: a source stands out by ``least_sigma`` such roots.
+    averaging of channels and the source's own disk leave. A_s delays, too: what averaging takes by that is in a second
+    fit, of those sources that stand out in the first. With c the coefficients and C their covariance, c' C^-1 c is of
+    noise the number of coefficients, give or take its root: a source stands out by ``least_sigma`` such roots.
 
     Parameters
     ----------
@@ -174,8 +179,9 @@ def fit_and_subtract(
         return []
     rows, channels, middle = _layout(data)
     fits: list[FarFit] = []
+    own = np.zeros((len(data.track.mjd), len(here)))
     for attempt in (0, 1):
-        sky = _sky(data, lmn, here, middle)
+        sky = _sky(data, lmn, here, middle, own)
         sums = _sums(data, rows, channels, sky, len(middle))
         amplitude, sigma = _solved(sums, middle)
         if attempt:
@@ -184,10 +190,9 @@ def fit_and_subtract(
         keep = np.array([fit.subtracted for fit in fits])
         if not keep.any():
             return fits
-        # those that are not there take nothing from those that are
-        if keep.all():
-            break
+        # those that are not there take nothing from those that are, whose own delays are in what averaging leaves
         lmn, here = lmn[keep], [s for s, kept in zip(here, keep, strict=True) if kept]
+        own = _own_delays(amplitude[keep], middle)
     _subtract(rows, channels, sky, np.ascontiguousarray(np.moveaxis(amplitude, 0, -1)), data.weights, data.visibilities)
     final = dict(zip((s.name for s in here), amplitude, strict=True))
     return [FarFit(f.source, final.get(f.source.name, f.amplitude), f.sigma, f.subtracted) for f in fits]
@@ -231,7 +236,11 @@ def _layout(data: ImagingData) -> tuple[_Rows, _Channels, NDArray[np.float64]]:
 
 
 def _sky(
-    data: ImagingData, lmn: NDArray[np.float64], sources: Sequence[FarSource], middle: NDArray[np.float64]
+    data: ImagingData,
+    lmn: NDArray[np.float64],
+    sources: Sequence[FarSource],
+    middle: NDArray[np.float64],
+    own: NDArray[np.float64],
 ) -> _Sky:
     dec = data.phase_center_dec
     x = np.pi * np.arange(_DISK_STEP, _DISK_END, _DISK_STEP)
@@ -245,7 +254,17 @@ def _sky(
         disk=np.concatenate([[1.0], 2.0 * j1(x) / x]),
         integration=data.track.integration_s,
         middle=middle,
+        own=own,
     )
+
+
+def _own_delays(amplitude: NDArray[np.complex128], middle: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(time, source) mean delay (s) of responses (source, time, bin), from how their phases run over the band."""
+    if len(middle) < 2:
+        return np.zeros(amplitude.shape[:2]).T
+    turning = (amplitude[..., 1:] * amplitude[..., :-1].conj()).sum(axis=-1)
+    delay = np.angle(turning) / (2.0 * np.pi * (middle[1] - middle[0]))
+    return np.asarray(np.clip(delay, -_LONGEST_OWN_S, _LONGEST_OWN_S).T)
 
 
 def _sums(data: ImagingData, rows: _Rows, channels: _Channels, sky: _Sky, n_bins: int) -> _Sums:
@@ -310,10 +329,11 @@ def _left(
         dl, dm, dn = sky.lmn[s] - sky.tracking[rows.time[row]]
         path = u * l + v * m + w * n_s
         across = np.sqrt(max(square - path * path, 0.0)) / speed_of_light
-        plain = (path - w) * width
+        own = sky.own[rows.time[row], s] * speed_of_light
+        plain = (path - w + own) * width
         delay[s] = (path - w) / speed_of_light
         turn = (rate[0] * dl + rate[1] * dm + rate[2] * dn) / speed_of_light * sky.integration
-        steady = sinc((u * dl + v * dm + w * dn) * width)
+        steady = sinc((u * dl + v * dm + w * dn + own) * width)
         if n > 1:
             whole = sinc(plain)
             steady *= sinc(n * plain) / whole if abs(whole) > 0.01 else 0.0

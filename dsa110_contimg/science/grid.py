@@ -7,11 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.constants import speed_of_light
-from scipy.fft import next_fast_len
 from scipy.interpolate import RectBivariateSpline
 
-from dsa110_contimg.science.beam import half_power_radius
 from dsa110_contimg.science.coordinates import direction_cosines
 
 SkyFunction = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
@@ -65,27 +62,3 @@ class SkyGrid:
         values = function(*self.sky(x, y))
         pixels = np.arange(self.n_pixels, dtype=np.float64)
         return np.asarray(RectBivariateSpline(nodes, nodes, values)(pixels, pixels), dtype=np.float32)
-
-
-def default_geometry(longest_m: float, frequency_hz: float, dish_m: float) -> tuple[int, float]:
-    """Pixels on a side and cell of an image of any array, where nothing else is asked for.
-
-    Three pixels across lambda / B, which is 1.5 times what the longest baseline B needs (Nyquist: two), and one and a
-    half times the half-power width of the dish's beam.
-
-    Parameters
-    ----------
-    longest_m : longest baseline (m).
-    frequency_hz : the highest of the band.
-    dish_m : effective diameter of a dish (m).
-
-    Returns
-    -------
-    n_pixels : even, at least 128, and fast to transform.
-    cell_arcsec : to two digits, rounded down.
-    """
-    cell = float(np.degrees(speed_of_light / frequency_hz / longest_m / 3.0)) * 3600.0
-    digit = 10.0 ** (np.floor(np.log10(cell)) - 1)
-    cell = float(np.floor(cell / digit) * digit)
-    width = 3.0 * float(np.degrees(half_power_radius(frequency_hz, dish_m))) * 3600.0
-    return 2 * next_fast_len(max(64, int(np.ceil(width / cell / 2)))), cell

@@ -22,7 +22,7 @@ from scipy.constants import speed_of_light
 
 from dsa110_contimg import schema
 from dsa110_contimg.exceptions import InputError
-from dsa110_contimg.science.coordinates import uvw_frame
+from dsa110_contimg.science.coordinates import circular_mean, uvw_frame
 
 Direction: TypeAlias = SkyCoord | tuple[float, float]
 """A direction in any frame, or ICRS right ascension and declination (rad)."""
@@ -223,3 +223,11 @@ def phase_to(dataset: xr.Dataset, direction: Direction) -> xr.Dataset:
     if "field_name" in out.coords:
         out = out.assign_coords(field_name=("time", np.full(out.sizes["time"], _name(ra, dec))))
     return schema.check(out.assign_attrs(phase_center_ra=ra, phase_center_dec=dec), schema.VISIBILITIES)
+
+
+def of_one_centre(dataset: xr.Dataset) -> xr.Dataset:
+    """Integrations that have phase centres of their own are turned to the middle of them."""
+    if "phase_center_ra" not in dataset.coords:
+        return dataset
+    ra, dec = (dataset[f"phase_center_{name}"].to_numpy() for name in ("ra", "dec"))
+    return phase_to(dataset, (float(circular_mean(ra)), float(dec.mean())))

@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from astropy.table import Table
 from numpy.typing import NDArray
 
 from dsa110_contimg.exceptions import ImagingError
@@ -25,10 +26,12 @@ from dsa110_contimg.options import ImageOptions
 from dsa110_contimg.science.apparent import ApparentSky
 from dsa110_contimg.science.averaging import ImagingData
 from dsa110_contimg.science.cubes import by_frequency
-from dsa110_contimg.science.deconvolution import Share
+from dsa110_contimg.science.deconvolution import Share, robust_rms
 from dsa110_contimg.science.grid import SkyGrid
 from dsa110_contimg.science.gridding import Gridder
-from dsa110_contimg.science.response import image_response
+from dsa110_contimg.science.imaging import Cleaned
+from dsa110_contimg.science.response import Response, image_response
+from dsa110_contimg.science.restoring import add_points, restore
 
 
 @dataclass(frozen=True)
@@ -116,3 +119,37 @@ def spectral_index(
         np.where(known, apparent - beam_index, blank).astype(np.float32),
         np.where(known, error, blank).astype(np.float32),
     )
+
+
+def index_maps(
+    cleaned: Cleaned,
+    planes: tuple[NDArray[np.float32], NDArray[np.float32]],
+    seen: tuple[SkyGrid, float, Response],
+    options: ImageOptions,
+    known: Table,
+    spacing: float,
+) -> dict[str, NDArray[np.float32]]:
+    """The spectral index of the sky and its error, where it is known; none if the spectra are flat.
+
+    Parameters
+    ----------
+    cleaned : Cleaned
+    planes : restored image, primary beam.
+    seen : grid, apparent cell (rad), response.
+    options : ImageOptions
+    known : Table
+        `subtraction.known_table`: sources that were subtracted and are restored.
+    spacing : float
+        Of the coarse points at which the beam's own index is evaluated (rad).
+    """
+    (restored, pb), (grid, cell, response) = planes, seen
+    if cleaned.slope is None:
+        return {}
+    model, residual = cleaned.slope
+    along = restore(model, residual, cleaned.beam, cell, options.threads)
+    add_points(along, cleaned.beam, cell, (known["X"], known["Y"]), known["SLOPE"])
+    own = grid.map(response.index_at, spacing)
+    own = np.where(pb >= options.pb_cut, own, np.float32(np.nan))
+    noises = robust_rms(cleaned.residual), robust_rms(residual)
+    found = spectral_index((restored, along), noises, own, options.index_max_error)
+    return {"alpha": found.alpha, "alpha_error": found.error}

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +10,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from dsa110_contimg import telescope
 from dsa110_contimg.exceptions import InputError
-from dsa110_contimg.io import catalogs, files, fits, groups, ms
+from dsa110_contimg.io import catalogs, files, fits, foreign, groups, ms
 from dsa110_contimg.io.casa_image import export_casa_image
 from dsa110_contimg.options import ImageOptions
 from dsa110_contimg.pipeline import STEPS, GroupRun
@@ -49,10 +47,15 @@ def make_image(
     options: ImageOptions,
     progress: Progress | None = None,
     *,
+    field: int | None = None,
     skip_fits: bool = False,
     casa_image: bool = False,
 ) -> Imaged:
     """Image a calibrated Measurement Set, or a group, which is converted, flagged and calibrated where it is not yet.
+
+    A Measurement Set of another telescope is imaged as it is: CORRECTED_DATA if it has that, else DATA, of one field in
+    all its spectral windows. Its own dish makes the beam, and no catalogue sources are subtracted: a list of 1.4 GHz at
+    45 arcsec is not its sky.
 
     What is made with the configured options is the pipeline's own image of its group. With others it goes to a folder
     of its own (``images/<digest of the options>``) and is registered under that label: it never becomes current.
@@ -61,54 +64,83 @@ def make_image(
     ----------
     target : Path
         A Measurement Set, or the id of a group (the begin of the observation) in the input directory.
+    field : int, optional
+        Row of FIELD of another telescope's Measurement Set; needed if several have data.
     skip_fits : bool
-        Keep nothing on disk.
+        The image is in memory alone: no file is written, and nothing registered, for a registered image has files.
     casa_image : bool
         Write the restored image as a CASA image beside the FITS images, too.
 
     Raises
     ------
     InputError
-        Both ``skip_fits`` and ``casa_image``.
+        Both ``skip_fits`` and ``casa_image``; a ``field`` that is not there, not said, or of our own data.
     ContimgError
         As the stages raise.
     """
     if skip_fits and casa_image:
         raise InputError("A CASA image is made of the FITS image, which is not to be kept", found="--skip-fits")
     run = None if target.is_dir() else _calibrated(target, settings, options, progress)
-    record = _record(target) if run is None else run.records["convert"]
     own = options == settings.options.image
     if run is not None and own and not skip_fits:
         product = run.step("image").record
     else:
-        known = _field(record, settings) if run is None else run.field_catalog
-        label, scale, history = f"image {options.digest()}", float("nan"), [f"Measurement Set {record.path}"]
-        if run is not None:
-            scale = run.records["apply"].flux_scale_error
-            history += [f"calibration table {t.kind} {t.path.name}" for t in run.records["apply"].tables]
-        with _place(settings, options, skip_fits) as folder:
-            product = image.image(
-                record, options, folder, flux_scale_error=scale, known=known, history=history, progress=_tell(progress)
-            )
-            view = fits.open_image(product.path).load() if skip_fits else fits.open_image(product.path)
+        what = _of_set(target, field, settings) if run is None else _of_run(run)
+        tell, work = _tell(progress), files.make_directory(settings.scratch_dir)
         if skip_fits:
-            return Imaged(record.group_id, view, None, None)
+            view = image.image_in_memory(
+                what.visibilities, options, known=what.known, history=what.history, progress=tell, work_dir=work
+            )
+            return Imaged(what.group_id, view, None, None)
+        product = image.image(
+            what.visibilities,
+            options,
+            files.make_directory(settings.output_dir / "images" / options.digest()),
+            flux_scale_error=what.flux_scale_error,
+            known=what.known,
+            history=what.history,
+            progress=tell,
+            work_dir=work,
+        )
+        label = f"image {options.digest()}"
         Products(open_database(settings.state_dir)).record_image(product, run_label=label)
     exported = _export(product, settings) if casa_image else None
-    return Imaged(record.group_id, fits.open_image(product.path), product, exported)
+    return Imaged(product.group_id, fits.open_image(product.path), product, exported)
 
 
-@contextmanager
-def _place(settings: Settings, options: ImageOptions, gone: bool) -> Iterator[Path]:
-    """Where images are written; of those that are not kept, a folder that goes."""
-    if not gone:
-        yield files.make_directory(settings.output_dir / "images" / options.digest())
-        return
-    folder = Path(tempfile.mkdtemp(prefix=".image-", dir=files.make_directory(settings.scratch_dir)))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+@dataclass(frozen=True)
+class _What:
+    """What is imaged, and what is known of it."""
+
+    group_id: str
+    visibilities: image.Visibilities
+    known: pd.DataFrame | None
+    flux_scale_error: float
+    history: tuple[str, ...]
+
+
+def _of_run(run: GroupRun) -> _What:
+    record, applied = run.records["convert"], run.records["apply"]
+    history = [f"Measurement Set {record.path}", *(f"calibration table {t.kind} {t.path.name}" for t in applied.tables)]
+    return _What(record.group_id, record, run.field_catalog, applied.flux_scale_error, tuple(history))
+
+
+def _of_set(path: Path, field: int | None, settings: Settings) -> _What:
+    history = (f"Measurement Set {path}",)
+    if foreign.telescope_name(path) == telescope.TELESCOPE_NAME:
+        if field is not None:
+            raise InputError("A Measurement Set of a group is imaged whole", path=path, found=f"field {field}")
+        record = _record(path)
+        return _What(record.group_id, record, _field(record, settings), float("nan"), history)
+    there = foreign.contents(path)
+    if field is None and len(there.fields) > 1:
+        listed = "; ".join(map(str, there.fields))
+        raise InputError("The Measurement Set has several fields", path=path, found=listed, expected="--field NUMBER")
+    number = there.fields[0].number if field is None else field
+    column = "CORRECTED_DATA" if "CORRECTED_DATA" in there.columns else "DATA"
+    views = foreign.open_foreign(path, column, number)
+    about = f"{there.telescope_name}, field {number}, {column} in {len(views)} spectral windows"
+    return _What(path.stem, views, None, float("nan"), (*history, about))
 
 
 def _tell(progress: Progress | None) -> Callable[[int, int], None] | None:

@@ -23,6 +23,7 @@ from dsa110_contimg.science.aberration import aberration_scale
 from dsa110_contimg.science.averaging import ImagingData, from_dataset
 from dsa110_contimg.science.beam import half_power_radius
 from dsa110_contimg.science.cleanmask import as_file
+from dsa110_contimg.science.geometry import geometry
 from dsa110_contimg.science.grid import SkyGrid
 from dsa110_contimg.science.imaging import memory_estimate, require, require_memory, uv_limits_lambda
 from dsa110_contimg.science.restoring import fit_beam
@@ -112,10 +113,11 @@ def image_cubes(
     if isinstance(dataset, MeasurementSet):
         dataset = ms.open_ms(dataset.path, "CORRECTED_DATA")
     field = _field(dataset, known, options)
-    field = replace(field, history=tuple(history), mask=mask, work_dir=work_dir or out_dir)
+    field = replace(field, history=(*history, *field.history), mask=mask, work_dir=work_dir or out_dir)
     n_planes = max(options.subbands, len(field.data.track.mjd) if options.per_integration else 0)
-    cube_bytes = _CUBE_COPIES * 4 * n_planes * options.n_pixels**2
-    needed = memory_estimate(options.n_pixels, len(field.data.weights), multiscale=options.deconvolver == "multiscale")
+    cube_bytes = _CUBE_COPIES * 4 * n_planes * field.grid.n_pixels**2
+    multiscale = options.deconvolver == "multiscale"
+    needed = memory_estimate(field.grid.n_pixels, len(field.data.weights), multiscale=multiscale)
     require_memory(needed + cube_bytes, files.available_memory(), options.memory_gb)
     made = []
     if options.subbands:
@@ -130,7 +132,8 @@ def _imager(options: ImageOptions) -> str:
 
 
 def _field(dataset: xr.Dataset, known: pd.DataFrame | None, options: ImageOptions) -> _Field:
-    cell, n = np.radians(options.cell_arcsec / 3600.0), options.n_pixels
+    n, cell_arcsec, told = geometry(options, [dataset])
+    cell = float(np.radians(cell_arcsec / 3600.0))
     centre = float(dataset.attrs["phase_center_ra"]), float(dataset.attrs["phase_center_dec"])
     vafactor = aberration_scale(*centre, float(dataset["time"].mean()))
     grid = SkyGrid(n, cell * vafactor, *centre)
@@ -146,7 +149,7 @@ def _field(dataset: xr.Dataset, known: pd.DataFrame | None, options: ImageOption
         dataset, options.averaging_loss, half_power_radius(float(frequencies.mean())), worth, options.stokes
     )
     names = str(dataset.attrs["group_id"]), str(dataset.attrs["telescope_name"])
-    return _Field(dataset, data, grid, vafactor, options, *names, (), None, Path())
+    return _Field(dataset, data, grid, vafactor, options, *names, tuple(filter(None, [told])), None, Path())
 
 
 def _of_a_plane(field: _Field) -> ImageOptions:
@@ -154,7 +157,8 @@ def _of_a_plane(field: _Field) -> ImageOptions:
     given = field.options
     mask = "auto" if field.mask is None and given.mask != "none" else given.mask
     cycles = min(_MAX_CYCLES, given.max_major_cycles)
-    return given.model_copy(update={"max_major_cycles": cycles, "spectral_terms": 1, "mask": mask})
+    size = {"n_pixels": field.grid.n_pixels, "cell_arcsec": float(np.degrees(field.cell)) * 3600.0}
+    return given.model_copy(update={**size, "max_major_cycles": cycles, "spectral_terms": 1, "mask": mask})
 
 
 def _natively(field: _Field, part: ImagingData) -> cubes.Plane:

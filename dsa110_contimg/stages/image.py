@@ -5,8 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,13 +28,13 @@ from dsa110_contimg.science.apparent import ApparentSky
 from dsa110_contimg.science.averaging import Cubes, ImagingData, concatenate, from_dataset, parallel_hands
 from dsa110_contimg.science.beam import AIRY, PrimaryBeam, half_power_radius, primary_beam
 from dsa110_contimg.science.cleanmask import as_file, catalog_mask, given_mask
-from dsa110_contimg.science.coordinates import circular_mean
 from dsa110_contimg.science.deconvolution import COARSE, Share, band_mean, clean_jointly, robust_rms
 from dsa110_contimg.science.faraway import FarFit, fit_and_subtract, solar_elongation
+from dsa110_contimg.science.geometry import geometry
 from dsa110_contimg.science.grid import SkyGrid
 from dsa110_contimg.science.gridding import Gridder
 from dsa110_contimg.science.imaging import Cleaned, memory_estimate, require, require_memory, uv_limits_lambda
-from dsa110_contimg.science.phasing import phase_to
+from dsa110_contimg.science.phasing import of_one_centre
 from dsa110_contimg.science.response import Response, image_response, noise_map
 from dsa110_contimg.science.restoring import Beam, add_points, fit_beam, restore
 from dsa110_contimg.science.smearing import surviving_fraction
@@ -48,6 +49,8 @@ from dsa110_contimg.science.weighting import (
 )
 
 Progress = Callable[[int, int], None]
+Visibilities = MeasurementSet | xr.Dataset | Sequence[xr.Dataset]
+"""A Measurement Set, of which CORRECTED_DATA counts, a Visibilities view, or several (spectral windows)."""
 
 RESPONSE_TABLE = "RESPONSE"
 KNOWN_TABLE = "KNOWN"
@@ -97,8 +100,27 @@ class _Source:
     history: tuple[str, ...]
 
 
+class _More(NamedTuple):
+    """What `image` is given besides visibilities and options."""
+
+    flux_scale_error: float
+    known: pd.DataFrame | None
+    history: tuple[str, ...]
+    progress: Progress | None
+    work_dir: Path
+
+
+class _Done(NamedTuple):
+    """An image that is not yet written."""
+
+    made: _Made
+    planes: dict[str, NDArray[np.float32]]
+    tables: dict[str, dict[str, Table]]
+    source: _Source
+
+
 def image(
-    visibilities: MeasurementSet | xr.Dataset | Sequence[xr.Dataset],
+    visibilities: Visibilities,
     options: ImageOptions,
     out_dir: Path,
     *,
@@ -143,64 +165,81 @@ def image(
     OutputError
         ``out_dir`` cannot be written.
     """
-    imager = "native" if options.imager == "auto" else options.imager
-    require(options, imager)
-    if options.n_pixels % 2:
-        raise ImagingError("The image size must be even", found=options.n_pixels, expected=options.n_pixels + 1)
-    require_memory(_memory(options, 0), files.available_memory(), options.memory_gb)
+    more = _More(flux_scale_error, known, tuple(history), progress, work_dir or out_dir)
+    done = _imaged(visibilities, options, more)
+    return _write(done, options, out_dir / done.source.group_id)
+
+
+def image_in_memory(
+    visibilities: Visibilities,
+    options: ImageOptions,
+    *,
+    known: pd.DataFrame | None = None,
+    history: Sequence[str] = (),
+    progress: Progress | None = None,
+    work_dir: Path,
+) -> xr.Dataset:
+    """The same image as an Image view that is nowhere on disk. Parameters and errors as of `image`.
+
+    Only programs of their own (WSClean, tclean) write in ``work_dir``, and what they write goes.
+    """
+    done = _imaged(visibilities, options, _More(float("nan"), known, tuple(history), progress, work_dir))
+    return fits.image_dataset(done.planes, _header(done.made, options, done.source))
+
+
+def _imaged(visibilities: Visibilities, asked: ImageOptions, more: _More) -> _Done:
+    """All of it but writing."""
+    imager = "native" if asked.imager == "auto" else asked.imager
+    require(asked, imager)
+    if asked.n_pixels % 2:
+        raise ImagingError("The image size must be even", found=asked.n_pixels, expected=asked.n_pixels + 1)
     datasets = _datasets(visibilities)
+    n_pixels, cell, derived = geometry(asked, datasets)
+    options = asked.model_copy(update={"n_pixels": n_pixels, "cell_arcsec": cell})
+    require_memory(_memory(options, 0), files.available_memory(), options.memory_gb)
     measured = None if options.beam_table is None else beams.read_beam(options.beam_table)
     primary = primary_beam(measured, float(datasets[0].attrs.get("dish_diameter", telescope.DISH_DIAMETER_M)))
     sources = subtraction.NOTHING
-    if known is not None and options.subtract_known:
-        sources = subtraction.known_sources(datasets[0], known, options.known_min_jy, primary)
+    if more.known is not None and options.subtract_known:
+        sources = subtraction.known_sources(datasets[0], more.known, options.known_min_jy, primary)
         datasets = _subtracted(visibilities, datasets, sources, primary)
     parts = _parts(visibilities, options.stokes, sources, primary)
     sky = _prepare(datasets, parts, primary, options, averaged=imager == "native")
     if imager == "native":
-        made = _natively(sky, known, options, progress)
+        made = _natively(sky, more.known, options, more.progress)
     else:
-        made = _outside(datasets, sky, known, options, imager, work_dir or out_dir)
+        made = _outside(datasets, sky, more.known, options, imager, more.work_dir)
     known_here = subtraction.known_table(sources, sky.grid, sky.response, sky.surviving)
-    planes = _planes(made, options, known_here)
-    group_id = str(datasets[0].attrs["group_id"])
-    source = _Source(group_id, str(datasets[0].attrs["telescope_name"]), flux_scale_error, tuple(history))
     own = {} if measured is None else {beams.EXTENSION: measured}
     tables = {"pb": {RESPONSE_TABLE: sky.response.table(), **own}, "model": {KNOWN_TABLE: known_here}}
-    return _write(made, planes, tables, options, out_dir / group_id, source)
+    group_id, name = (str(datasets[0].attrs[key]) for key in ("group_id", "telescope_name"))
+    source = _Source(group_id, name, more.flux_scale_error, (*more.history, *filter(None, [derived])))
+    return _Done(made, _planes(made, options, known_here), tables, source)
 
 
-def _datasets(visibilities: MeasurementSet | xr.Dataset | Sequence[xr.Dataset]) -> list[xr.Dataset]:
+def _datasets(visibilities: Visibilities) -> list[xr.Dataset]:
     if isinstance(visibilities, MeasurementSet):
         given = [ms.open_ms(visibilities.path, "CORRECTED_DATA")]
     else:
         given = [visibilities] if isinstance(visibilities, xr.Dataset) else list(visibilities)
-    return [_of_one_centre(dataset) for dataset in given]
-
-
-def _of_one_centre(dataset: xr.Dataset) -> xr.Dataset:
-    """Integrations that have phase centres of their own are turned to the middle of them."""
-    if "phase_center_ra" not in dataset.coords:
-        return dataset
-    ra, dec = (dataset[f"phase_center_{name}"].to_numpy() for name in ("ra", "dec"))
-    return phase_to(dataset, (float(circular_mean(ra)), float(dec.mean())))
+    return [of_one_centre(dataset) for dataset in given]
 
 
 def _subtracted(
-    visibilities: MeasurementSet | xr.Dataset | Sequence[xr.Dataset],
+    visibilities: Visibilities,
     datasets: list[xr.Dataset],
     sources: subtraction.PointSources,
     primary: PrimaryBeam,
 ) -> list[xr.Dataset]:
     """Without the known sources."""
     if isinstance(visibilities, MeasurementSet) and _is_modelled(visibilities, sources, primary):
-        whole = _of_one_centre(ms.open_ms(visibilities.path, "CORRECTED_DATA", model=True))
+        whole = of_one_centre(ms.open_ms(visibilities.path, "CORRECTED_DATA", model=True))
         return [whole.assign(VISIBILITY=whole["VISIBILITY"] - whole["MODEL"]).drop_vars("MODEL")]
     return [subtraction.subtract(dataset, sources, primary) for dataset in datasets]
 
 
 def _parts(
-    visibilities: MeasurementSet | xr.Dataset | Sequence[xr.Dataset],
+    visibilities: Visibilities,
     stokes: str,
     sources: subtraction.PointSources,
     primary: PrimaryBeam,
@@ -350,7 +389,7 @@ def _planes(made: _Made, options: ImageOptions, known: Table) -> dict[str, NDArr
     with np.errstate(divide="ignore", invalid="ignore"):
         pbcor = np.where(pb >= options.pb_cut, restored / pb, np.float32(np.nan))
     return {
-        **_index_maps(made, restored, pb, options, known),
+        **spectral.index_maps(cleaned, (restored, pb), (sky.grid, cell, sky.response), options, known, spacing),
         "pbcor": pbcor,
         "pb": pb,
         "residual": cleaned.residual,
@@ -362,37 +401,8 @@ def _planes(made: _Made, options: ImageOptions, known: Table) -> dict[str, NDArr
     }
 
 
-def _index_maps(
-    made: _Made,
-    restored: NDArray[np.float32],
-    pb: NDArray[np.float32],
-    options: ImageOptions,
-    known: Table,
-) -> dict[str, NDArray[np.float32]]:
-    """The spectral index of the sky and its error, where it is known; none if the spectra are flat."""
-    sky, cleaned = made.sky, made.cleaned
-    if cleaned.slope is None:
-        return {}
-    model, residual = cleaned.slope
-    along = restore(model, residual, cleaned.beam, sky.cell, options.threads)
-    add_points(along, cleaned.beam, sky.cell, (known["X"], known["Y"]), known["SLOPE"])
-
-    spacing = half_power_radius(sky.response.mean_frequency_hz, sky.response.dish_diameter_m) / _MAP_STEPS
-    own = sky.grid.map(sky.response.index_at, spacing)
-    own = np.where(pb >= options.pb_cut, own, np.float32(np.nan))
-    noises = robust_rms(cleaned.residual), robust_rms(residual)
-    found = spectral.spectral_index((restored, along), noises, own, options.index_max_error)
-    return {"alpha": found.alpha, "alpha_error": found.error}
-
-
-def _write(
-    made: _Made,
-    planes: dict[str, NDArray[np.float32]],
-    tables: dict[str, dict[str, Table]],
-    options: ImageOptions,
-    stem: Path,
-    source: _Source,
-) -> ImageProduct:
+def _write(done: _Done, options: ImageOptions, stem: Path) -> ImageProduct:
+    made, planes, tables, source = done
     header = _header(made, options, source)
     paths = {kind: stem.with_name(f"{stem.name}.{kind}.fits") for kind in planes}
     for kind in ("alpha", "alpha_error"):  # of an image that was here before
@@ -414,7 +424,7 @@ def _write(
         dec_deg=header.dec_deg,
         mjd_start=header.mjd_start,
         mjd_end=header.mjd_end,
-        n_pixels=options.n_pixels,
+        n_pixels=header.n_pixels,
         cell_arcsec=header.cell_deg * 3600.0,
         bmaj_deg=header.beam_deg[0],
         bmin_deg=header.beam_deg[1],
@@ -434,11 +444,11 @@ def _header(made: _Made, options: ImageOptions, source: _Source) -> fits.ImageHe
     half = track.integration_s / 2.0 / 86400.0
     low = min(c.frequencies[0] - c.native_width_hz * c.factor / 2 for c in channels)
     high = max(c.frequencies[-1] + c.native_width_hz * c.factor / 2 for c in channels)
-    package, thermal = _package_version(), thermal_noise(sky.data, sky.weights)
+    package, thermal = fits.package_version(), thermal_noise(sky.data, sky.weights)
     crossed = np.repeat(sky.data.uvw.any(axis=1), np.diff(sky.data.offsets))
     noises = (("THERMAL", thermal, "[Jy/beam] radiometer equation"),) if np.isfinite(thermal) else ()
     return fits.ImageHeader(
-        n_pixels=options.n_pixels,
+        n_pixels=sky.grid.n_pixels,
         cell_deg=float(np.degrees(sky.grid.cell)),
         ra_deg=float(np.degrees(sky.data.phase_center_ra) % 360.0),
         dec_deg=float(np.degrees(sky.data.phase_center_dec)),
@@ -484,10 +494,3 @@ def _header(made: _Made, options: ImageOptions, source: _Source) -> fits.ImageHe
 def _elongation(sky: _Sky) -> float:
     centre = sky.data.phase_center_ra, sky.data.phase_center_dec
     return round(solar_elongation(*centre, float(sky.data.track.mjd.mean())), 3)
-
-
-def _package_version() -> str:
-    try:
-        return version("dsa110_contimg")
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        return "(not installed)"

@@ -23,6 +23,7 @@ from dsa110_contimg.io.caltable import write_caltable
 from dsa110_contimg.options import ImageOptions, SelfcalOptions
 from dsa110_contimg.records import ImageProduct, MeasurementSet
 from dsa110_contimg.science import gains, subtraction
+from dsa110_contimg.science.geometry import geometry
 from dsa110_contimg.science.selfcal import solve_on_image
 
 Progress = Callable[[int, int], None]
@@ -112,6 +113,7 @@ def selfcal(
     dataset = (
         ms.open_ms(visibilities.path, "CORRECTED_DATA") if isinstance(visibilities, MeasurementSet) else visibilities
     )
+    imaging = imaging.model_copy(update={"cell_arcsec": geometry(imaging, [dataset]).cell_arcsec})
     sources = subtraction.NOTHING
     if known is not None:
         sources = subtraction.known_sources(dataset, known, imaging.known_min_jy)

@@ -10,6 +10,7 @@ from scipy.integrate import quad
 from scipy.special import j0
 
 from dsa110_contimg import telescope
+from dsa110_contimg.exceptions import InputError
 from dsa110_contimg.science.beam import (
     AiryBeam,
     TabulatedBeam,
@@ -113,3 +114,8 @@ def test_a_beam_of_any_shape_is_followed_between_its_angles_and_is_never_negativ
 def test_a_drift_average_takes_the_beam_it_is_given():
     at = (1.4, 17 * DEG, np.array([1.4]), np.array([16 * DEG]), np.array([1.4e9]), np.ones((1, 1)))
     assert drift_averaged(*at, beam=tabulated(4.4)) == pytest.approx(airy_power(1 * DEG, 1.4e9, 4.4), abs=1e-5)
+
+
+def test_a_dipole_is_no_dish():
+    with pytest.raises(InputError, match="no half-power radius"):
+        half_power_radius(30e6, 2.0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from astropy.wcs import WCS
 
-from dsa110_contimg.science.grid import SkyGrid, default_geometry
+from dsa110_contimg.science.grid import SkyGrid
 
 GRID = SkyGrid(400, np.radians(20 / 3600), np.radians(359.9), np.radians(54.6))
 
@@ -46,16 +46,3 @@ def test_a_smooth_map_is_true_between_its_coarse_points():
     got = GRID.map(function, np.radians(0.15))
     y, x = np.mgrid[0:400:7, 0:400:7]
     np.testing.assert_allclose(got[::7, ::7], function(*GRID.sky(x, y)), atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("longest_m", "frequency_hz", "dish_m"), [(2601.0, 1.49875e9, 4.65), (36_400.0, 1.5e9, 25.0), (1000.0, 6e7, 4.0)]
-)
-def test_default_pixels_sample_the_longest_baseline_and_cover_the_beam(longest_m, frequency_hz, dish_m):
-    n_pixels, cell = default_geometry(longest_m, frequency_hz, dish_m)
-    wavelength = 299_792_458.0 / frequency_hz
-    samples = wavelength / longest_m / np.radians(cell / 3600)
-    assert 3.0 <= samples < 3.4  # two digits of the cell round it by a tenth at most
-    width = 1.029 * wavelength / dish_m  # FWHM of an Airy pattern
-    assert 1.45 < n_pixels * np.radians(cell / 3600) / width < 1.7
-    assert n_pixels % 2 == 0

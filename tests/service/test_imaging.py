@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from typer.testing import CliRunner
 
 import dsa110_contimg as dc
 from dsa110_contimg.cli import app
 from dsa110_contimg.exceptions import InputError
+from dsa110_contimg.io import casa, ms
 from dsa110_contimg.options import ImageOptions
 from dsa110_contimg.pipeline import STEPS, GroupRun
 from dsa110_contimg.service.imaging import make_image
@@ -48,14 +50,68 @@ def test_an_image_with_options_of_ones_own_is_kept_apart(calibrated):
 
 def test_an_image_that_is_not_kept_leaves_nothing(calibrated):
     settings, run = calibrated
-    before = sorted(settings.output_dir.rglob("*.fits"))
+    folders = (settings.output_dir, settings.scratch_dir)
+    before = [sorted(folder.rglob("*.fits")) for folder in folders]
     made = make_image(run.records["convert"].path, settings, QUICK, skip_fits=True)
     assert (made.product, made.casa_image) == (None, None)
     assert np.isfinite(made.view["SKY"].values).all()
-    assert sorted(settings.output_dir.rglob("*.fits")) == before
-    assert list(settings.scratch_dir.glob(".image-*")) == []
+    assert [sorted(folder.rglob("*.fits")) for folder in folders] == before
+    kept = make_image(run.records["convert"].path, settings, QUICK)
+    for name in ("SKY", "SKY_PBCOR", "PRIMARY_BEAM", "RESIDUAL", "MODEL", "PSF", "SMEARING", "NOISE"):
+        np.testing.assert_allclose(made.view[name].values, kept.view[name].values, rtol=1e-4, atol=1e-4)
+    for name in ("tier", "imager", "phase_center_ra", "frame"):
+        assert made.view.attrs[name] == kept.view.attrs[name]
+    for name in ("beam_deg", "noise_jy"):
+        assert made.view.attrs[name] == pytest.approx(kept.view.attrs[name], rel=1e-3)
     with pytest.raises(InputError, match="not to be kept"):
         make_image(run.records["convert"].path, settings, QUICK, skip_fits=True, casa_image=True)
+
+
+@pytest.fixture(scope="module")
+def vla(tmp_path_factory):
+    """A Measurement Set that CASA made of a VLA field, in two spectral windows, and settings of an empty place."""
+    uvfits = load_settings().validation_data / "vla" / "C346R424_VLA_1400MHz_caldata.uvfits"
+    if not uvfits.is_file():
+        pytest.skip(f"no {uvfits}: DSA110_VALIDATION_DATA names the folder of real data")
+    base = tmp_path_factory.mktemp("foreign")
+    casa.import_uvfits(uvfits, base / "field.ms", workdir=base / "casa")
+    return base / "field.ms", load_settings(
+        **{name: base / name for name in ("output_dir", "scratch_dir", "state_dir")}
+    )
+
+
+def test_another_telescopes_measurement_set_is_imaged_on_a_grid_of_its_own(vla):
+    path, settings = vla
+    options = ImageOptions(threads=1)
+    made = make_image(path, settings, options)
+    header = fits.getheader(made.product.path)
+    # B array: 11.1 km at 1444 MHz are 3.85 arcsec, and a dish of 25 m sees half a degree
+    assert (made.product.n_pixels, header["NAXIS1"]) == (1800, 1800)
+    assert made.product.cell_arcsec == pytest.approx(1.5, rel=1.1e-4)
+    told = "".join(header["HISTORY"])
+    assert "1800 x 1.5 arcsec derived from 11128 m, 1355.53 to 1444.47 MHz, dishes of 25 m" in told
+    assert "VLA, field 0, DATA in 2 spectral windows" in told
+    # as WSClean 3.1 images the same: 0.157 mJy/beam, 4.8 x 3.8 arcsec
+    assert made.product.noise_jy == pytest.approx(0.157e-3, rel=0.2)
+    assert made.product.bmaj_deg * 3600 == pytest.approx(4.8, rel=0.1)
+    (row,) = Products(open_database(settings.state_dir)).list_images(run_label=f"image {options.digest()}")
+    assert (row["path"], row["n_pixels"]) == (str(made.product.path), 1800)
+
+
+def test_fields_of_another_telescope_are_chosen_by_number(vla, calibrated):
+    path, settings = vla
+    with pytest.raises(InputError, match=r"No such field.*0 C346R424"):
+        make_image(path, settings, QUICK, field=3)
+    with ms.opened(path / "FIELD", writable=True) as fields, ms.opened(path, writable=True) as main:
+        fields.addrows(1)
+        fields.copyrows(fields, 0, 1, 1)
+        main.putcell("FIELD_ID", main.nrows() - 1, 1)
+    with pytest.raises(InputError, match=r"several fields.*0 C346R424; 1 C346R424.*--field"):
+        make_image(path, settings, QUICK)
+    assert make_image(path, settings, QUICK, field=0, skip_fits=True).view.sizes["l"] == 512
+    ours = calibrated[1].records["convert"].path
+    with pytest.raises(InputError, match="imaged whole"):
+        make_image(ours, settings, QUICK, field=0)
 
 
 def test_the_command_takes_a_group_and_writes_what_is_asked_for(calibrated, tmp_path):
@@ -81,8 +137,7 @@ def test_the_command_takes_a_group_and_writes_what_is_asked_for(calibrated, tmp_
     ]
     done = CliRunner().invoke(app, ["image", run.group_id, *where, *flags, "--json"])
     assert done.exit_code == 0, done.output
-    # where Python's standard output is replaced, as here, radler writes its messages to that
-    (row,) = json.loads(done.stdout[done.stdout.index("[\n {") :])
+    (row,) = json.loads(done.stdout)
     assert (row["tier"], row["pixels"], row["group"]) == ("development", 512, run.group_id)
     assert row["dynamic_range"] > 10
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

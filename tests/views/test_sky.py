@@ -230,3 +230,16 @@ def test_a_port_that_is_taken_is_an_error(img: xr.Dataset) -> None:
     finally:
         one.close()
     assert views.image_explorer(img).at(*PLACES[0][:2]) is not None
+
+
+def test_shades_are_those_of_the_scale_and_blank_is_none(img: xr.Dataset) -> None:
+    explorer = ImageExplorer(img, catalogue(img))
+    n = img.sizes["l"]
+    shown = explorer.seen((-0.5, n - 0.5), (-0.5, n - 0.5))
+    shade, value = shown["shade"][0], shown["value"][0]
+    expected = 1 + np.clip(np.asarray(explorer._norm(value.astype(np.float64))), 0, 1) * 254
+    good = np.isfinite(value)
+    assert good.any()
+    np.testing.assert_allclose(shade[good], expected[good], atol=1.0)
+    explorer._plane.values[:9, :9] = np.nan
+    assert (explorer.seen((-0.5, 4.5), (-0.5, 4.5))["shade"][0] == 0).all()
