@@ -142,7 +142,7 @@ def clean(
     apparent : ApparentSky
         Predicts the model's visibilities.
     progress : callable, optional
-        Called after every major cycle.
+        Called after every major cycle; once, with the dirty image's, where nothing was found.
     mask : (n, n) ``[y, x]``, optional
         Components may stand where it is True alone (`cleanmask`), and are taken down to ``threshold_sigma`` at once.
         Without it the automatic mask is made, unless ``options.mask`` is ``none``.
@@ -191,6 +191,8 @@ def clean_jointly(
         with as_file(mask) as mask_file:
             minor = _Minor(options, tuple(shares), _stack([share.psf for share in shares]), sums, mask_file, mask)
             _descend(minor, (residuals, models), cycles, progress or _nobody)
+        if progress and len(cycles) == 1:
+            progress(cycles[0])
     return JointDeconvolution(models, residuals, tuple(cycles))
 
 

@@ -18,7 +18,7 @@ from dsa110_contimg.options import ImageOptions
 from dsa110_contimg.pipeline import STEPS, GroupRun
 from dsa110_contimg.records import ImageProduct, MeasurementSet
 from dsa110_contimg.settings import Settings
-from dsa110_contimg.stages import image
+from dsa110_contimg.stages import cubes, image
 from dsa110_contimg.state.database import open_database
 from dsa110_contimg.state.products import Products
 
@@ -86,6 +86,7 @@ def make_image(
         product = run.step("image").record
     else:
         what = _of_set(target, field, settings) if run is None else _of_run(run)
+        cubes_of = _require_cubes(what.visibilities, options, skip_fits=skip_fits)
         tell, work = _tell(progress), files.make_directory(settings.scratch_dir)
         if skip_fits:
             view = image.image_in_memory(
@@ -102,10 +103,30 @@ def make_image(
             progress=tell,
             work_dir=work,
         )
+        if cubes_of is not None:
+            cubes.image_cubes(
+                cubes_of, options, product.path.parent, known=what.known, history=what.history, work_dir=work
+            )
         label = f"image {options.digest()}"
         Products(open_database(settings.state_dir)).record_image(product, run_label=label)
     exported = _export(product, settings) if casa_image else None
     return Imaged(product.group_id, fits.open_image(product.path), product, exported)
+
+
+def _require_cubes(
+    visibilities: image.Visibilities, options: ImageOptions, *, skip_fits: bool
+) -> MeasurementSet | xr.Dataset | None:
+    """What cubes are made of; None if none are asked for."""
+    if not (options.subbands or options.per_integration):
+        return None
+    if skip_fits:
+        raise InputError("Cubes are FITS files, which are not to be written", found="--skip-fits")
+    if isinstance(visibilities, MeasurementSet | xr.Dataset):
+        return visibilities
+    if len(visibilities) > 1:
+        windows = f"{len(visibilities)} spectral windows"
+        raise InputError("A cube is made of one spectral window", found=windows, expected="a split Measurement Set")
+    return visibilities[0]
 
 
 @dataclass(frozen=True)

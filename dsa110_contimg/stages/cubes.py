@@ -13,15 +13,16 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from dsa110_contimg import telescope
+from dsa110_contimg.io import beams, files, fits, ms, scratch_ms, tclean, wsclean
 from dsa110_contimg.io import cubes as cube_files
-from dsa110_contimg.io import files, fits, ms, scratch_ms, tclean, wsclean
 from dsa110_contimg.io.imagers import Request
 from dsa110_contimg.options import ImageOptions
 from dsa110_contimg.records import CubeProduct, MeasurementSet
 from dsa110_contimg.science import cubes, subtraction
 from dsa110_contimg.science.aberration import aberration_scale
 from dsa110_contimg.science.averaging import ImagingData, from_dataset
-from dsa110_contimg.science.beam import half_power_radius
+from dsa110_contimg.science.beam import half_power_radius, primary_beam
 from dsa110_contimg.science.cleanmask import as_file
 from dsa110_contimg.science.geometry import geometry
 from dsa110_contimg.science.grid import SkyGrid
@@ -137,17 +138,19 @@ def _field(dataset: xr.Dataset, known: pd.DataFrame | None, options: ImageOption
     centre = float(dataset.attrs["phase_center_ra"]), float(dataset.attrs["phase_center_dec"])
     vafactor = aberration_scale(*centre, float(dataset["time"].mean()))
     grid = SkyGrid(n, cell * vafactor, *centre)
+    measured = None if options.beam_table is None else beams.read_beam(options.beam_table)
+    primary = primary_beam(measured, float(dataset.attrs.get("dish_diameter", telescope.DISH_DIAMETER_M)))
     if known is not None and options.subtract_known:
-        sources = subtraction.known_sources(dataset, known, options.known_min_jy)
+        sources = subtraction.known_sources(dataset, known, options.known_min_jy, primary)
         x, y = grid.pixel(sources.ra, sources.dec)
         inside = (x > -0.5) & (x < n - 0.5) & (y > -0.5) & (y < n - 0.5)
-        dataset = subtraction.subtract(dataset, sources.where(~inside))
+        dataset = subtraction.subtract(dataset, sources.where(~inside), primary)
     rows = np.nan_to_num(np.asarray(dataset["UVW"].to_numpy(), np.float64).reshape(-1, 3))
     frequencies = np.asarray(dataset["frequency"].to_numpy(), np.float64)
     worth = row_importance(rows, frequencies, n, cell, options.weighting, options.robust, uv_shape(options))
-    data = from_dataset(
-        dataset, options.averaging_loss, half_power_radius(float(frequencies.mean())), worth, options.stokes
-    )
+    radius = half_power_radius(float(frequencies.mean()), primary.diameter_m)
+    data = from_dataset(dataset, options.averaging_loss, radius, worth, options.stokes)
+    data = replace(data, track=replace(data.track, beam=primary))
     names = str(dataset.attrs["group_id"]), str(dataset.attrs["telescope_name"])
     return _Field(dataset, data, grid, vafactor, options, *names, tuple(filter(None, [told])), None, Path())
 

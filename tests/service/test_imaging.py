@@ -67,6 +67,16 @@ def test_an_image_that_is_not_kept_leaves_nothing(calibrated):
         make_image(run.records["convert"].path, settings, QUICK, skip_fits=True, casa_image=True)
 
 
+def test_cubes_that_are_asked_for_are_beside_the_image(calibrated):
+    settings, run = calibrated
+    options = QUICK.model_copy(update={"subbands": 2})
+    made = make_image(run.records["convert"].path, settings, options)
+    cube = made.product.path.with_name(f"{run.group_id}.subbands.fits")
+    assert fits.getheader(cube)["NAXIS3"] * fits.getheader(cube)["NAXIS4"] == 2
+    with pytest.raises(InputError, match=r"Cubes.*skip-fits"):
+        make_image(run.records["convert"].path, settings, options, skip_fits=True)
+
+
 @pytest.fixture(scope="module")
 def vla(tmp_path_factory):
     """A Measurement Set that CASA made of a VLA field, in two spectral windows, and settings of an empty place."""
@@ -96,6 +106,12 @@ def test_another_telescopes_measurement_set_is_imaged_on_a_grid_of_its_own(vla):
     assert made.product.bmaj_deg * 3600 == pytest.approx(4.8, rel=0.1)
     (row,) = Products(open_database(settings.state_dir)).list_images(run_label=f"image {options.digest()}")
     assert (row["path"], row["n_pixels"]) == (str(made.product.path), 1800)
+
+
+def test_a_cube_of_several_windows_is_refused(vla):
+    path, settings = vla
+    with pytest.raises(InputError, match=r"one spectral window.*2"):
+        make_image(path, settings, QUICK.model_copy(update={"subbands": 2}))
 
 
 def test_fields_of_another_telescope_are_chosen_by_number(vla, calibrated):
