@@ -24,6 +24,7 @@ from dsa110_contimg.science.point_kernels import (
     Channels,
     Points,
     Rows,
+    are_small,
     in_clusters,
     predict_clusters,
     predict_points,
@@ -112,9 +113,13 @@ class ApparentSky:
             steady = np.ones((*self._response.weights.shape, 1), np.float32) * rest[y, x]
             predict_points(self._rows, self._channels, points, steady, out)
         if len(sources.flux):
+            together = in_clusters(sources.points, sources.flux_of)
             gain = np.ascontiguousarray(sources.gain, np.float32)
-            of = in_clusters(sources.points, sources.flux_of)
-            predict_clusters(self._rows, self._channels, sources.points, of, gain, out)
+            if are_small(self._rows, self._channels, together):
+                predict_clusters(self._rows, self._channels, sources.points, together, gain, out)
+            else:
+                each = np.ascontiguousarray(gain[..., sources.points.source] * sources.flux_of, np.float32)
+                predict_points(self._rows, self._channels, sources.points, each, out)
         return out
 
     def learn(self, residual: NDArray[np.complex64], noise_jy: float) -> None:

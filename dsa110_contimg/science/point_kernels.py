@@ -15,7 +15,9 @@ from dsa110_contimg.science.smearing import sinc
 LANES = 16
 """Parts in which the rows are worked through, side by side."""
 _TERMS = 16
-"""Most terms of the series of `predict_clusters`: good for 4 rad at the edges of the band."""
+"""Most terms of the series of `predict_clusters`."""
+_FARTHEST = 3.7
+"""Phase (rad) at the edges of the band up to which so many terms are enough, to 5e-5."""
 _TRUNCATION = 1e-5
 
 
@@ -164,6 +166,17 @@ def in_clusters(points: Points, flux: NDArray[np.float64]) -> Clusters:
     return Clusters(np.ascontiguousarray(away), first, flux[order].astype(np.float32), reach)
 
 
+def are_small(rows: Rows, channels: Channels, clusters: Clusters) -> bool:
+    """Whether the series of `predict_clusters` holds on every baseline, which it does for clusters of about a beam.
+
+    It does not over an octave of frequencies, or on baselines much longer than those that make the beam.
+    """
+    last = channels.frequencies[channels.first[1:] - 1]
+    half = float((last - channels.frequencies[channels.first[:-1]]).max()) / 2.0
+    longest = float(np.sqrt((rows.uvw**2).sum(axis=-1).max(initial=0.0)))
+    return bool(2.0 * np.pi * half / speed_of_light * longest * clusters.reach <= _FARTHEST)
+
+
 @njit(cache=True, fastmath=True)
 def _series(
     clusters: Clusters,
@@ -292,7 +305,7 @@ def predict_clusters(
 
     The points of a cluster lie within a beam of each other, so what they are relative to its centre changes by less
     than a radian over the band: a few terms of a series in frequency say it, and a channel costs one step for each
-    cluster instead of one for each point.
+    cluster instead of one for each point. `are_small` says whether they do.
     """
     n_rows, n_sources, n_points = len(rows.time), len(points.centre), len(clusters.flux)
     for lane in prange(LANES):

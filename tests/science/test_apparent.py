@@ -8,7 +8,7 @@ from dsa110_contimg.science.averaging import from_dataset
 from dsa110_contimg.science.beam import airy_power, separation
 from dsa110_contimg.science.grid import SkyGrid
 from dsa110_contimg.science.gridding import Gridder
-from dsa110_contimg.science.point_kernels import Points, in_clusters, predict_clusters, predict_points
+from dsa110_contimg.science.point_kernels import Points, are_small, in_clusters, predict_clusters, predict_points
 from dsa110_contimg.science.weighting import imaging_weights
 
 N, CELL, DEC = 768, np.radians(8.0 / 3600), np.radians(16.6)
@@ -141,3 +141,24 @@ def test_clusters_are_the_sum_of_their_points(observe):
     predict_points(sky._rows, sky._channels, points, np.ascontiguousarray(gain[..., source] * flux), single)
     # single precision, of the 120 terms and of the phasors that are stepped over 192 channels
     np.testing.assert_allclose(together, single, atol=1e-5 * np.abs(flux).sum())
+
+
+@pytest.mark.parametrize(("longest_m", "high_hz", "small"), [(2500.0, 1.5e9, True), (7700.0, 2.6e9, False)])
+def test_what_a_series_cannot_say_is_summed_point_by_point(observe, longest_m, high_hz, small):
+    """On the array of DSA-110 the series holds; on one three times as long, over an octave, it would not."""
+    dataset = observe([], n_times=2, n_channels=192)
+    frequency = np.linspace(1.3e9, high_hz, 192)
+    dataset = dataset.assign_coords(frequency=frequency).assign_attrs(channel_width=frequency[1] - frequency[0])
+    uvw = dataset["UVW"].to_numpy()
+    dataset["UVW"] = dataset["UVW"] * (longest_m / np.sqrt((uvw**2).sum(axis=-1).max()))
+    data = from_dataset(dataset, 0.0, 0.0237)
+    sky = ApparentSky(Gridder(data, data.weights, N, CELL, 1e-5, 2), GRID, 3)
+    model = np.zeros((N, N), np.float32)
+    model[Y, X], model[Y + 3, X - 3] = 0.6, 0.4
+    seen = sky.predict(model, noise_jy=1e-6)
+    sources = sky._sources
+    assert are_small(sky._rows, sky._channels, in_clusters(sources.points, sources.flux_of)) is small
+    plain = np.zeros_like(seen)
+    gain = np.ascontiguousarray(sources.gain[..., sources.points.source] * sources.flux_of, np.float32)
+    predict_points(sky._rows, sky._channels, sources.points, gain, plain)
+    np.testing.assert_allclose(seen, plain, atol=1e-4)
