@@ -327,7 +327,7 @@ def test_tclean_is_asked_for_a_wider_image_of_a_size_it_likes():
     for n in (128, 512, 800, 2400, 4096):
         size = tclean.wider(n)
         assert size % 2 == 0
-        assert 1.25 * n <= size < 1.7 * n
+        assert 2.25 * n <= size < 2.55 * n  # its w-projection errs toward the edges
         rest = size
         for prime in (2, 3, 5):
             while rest % prime == 0:
