@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -88,6 +89,10 @@ class _Made:
     sky: _Sky
     cleaned: Cleaned
     imager: str
+
+    @cached_property
+    def noise_jy(self) -> float:
+        return robust_rms(self.cleaned.residual)
 
 
 @dataclass(frozen=True)
@@ -396,7 +401,7 @@ def _planes(made: _Made, options: ImageOptions, known: Table) -> dict[str, NDArr
         "model": cleaned.model,
         "psf": cleaned.psf,
         "smearing": smearing,
-        "noise": noise_map(robust_rms(cleaned.residual), pb, options.pb_cut),
+        "noise": noise_map(made.noise_jy, pb, options.pb_cut),
         "image": restored,
     }
 
@@ -410,7 +415,6 @@ def _write(done: _Done, options: ImageOptions, stem: Path) -> ImageProduct:
     for kind in ("alpha", "alpha_error"):  # of an image that was here before
         if kind not in planes:
             files.remove(stem.with_name(f"{stem.name}.{kind}.fits"))
-    noise = robust_rms(made.cleaned.residual)
     return ImageProduct(
         path=paths["image"],
         pbcor_path=paths["pbcor"],
@@ -429,13 +433,13 @@ def _write(done: _Done, options: ImageOptions, stem: Path) -> ImageProduct:
         bmaj_deg=header.beam_deg[0],
         bmin_deg=header.beam_deg[1],
         bpa_deg=header.beam_deg[2],
-        noise_jy=noise,
+        noise_jy=made.noise_jy,
         thermal_noise_jy=thermal_noise(made.sky.data, made.sky.weights),
         frequency_hz=header.frequency_hz,
         flux_scale_error=source.flux_scale_error,
         tier=options.tier,
         imager=made.imager,
-        dynamic_range=float(np.nanmax(planes["image"])) / noise if noise > 0 else float("nan"),
+        dynamic_range=float(np.nanmax(planes["image"])) / made.noise_jy if made.noise_jy > 0 else float("nan"),
     )
 
 
@@ -473,7 +477,7 @@ def _header(made: _Made, options: ImageOptions, source: _Source) -> fits.ImageHe
             ("NTERMS", options.spectral_terms, "terms of the spectrum of a component"),
             ("NCLEAN", cleaned.iterations, "minor iterations"),
             ("NMAJOR", cleaned.major_cycles, "major cycles"),
-            ("RESNOISE", robust_rms(cleaned.residual), "[Jy/beam] robust rms of the residual"),
+            ("RESNOISE", made.noise_jy, "[Jy/beam] robust rms of the residual"),
             *noises,
             ("SUNELONG", _elongation(sky), "[deg] angle to the Sun"),
             ("FLAGGED", 1.0 - float((sky.data.weights[crossed] > 0).mean()), "averaged visibilities without data"),

@@ -119,12 +119,14 @@ def _write(
         # an earlier try may have added the flags of its solutions
         tried = "CORRECTED_DATA" in main.colnames()
         ahead = pool.submit(block, 0)
+        memory = np.zeros((_TIMES * n_rows, *layout.cell), np.complex64)
         for first in range(0, n_times, _TIMES):
             model = ahead.result()
             if first + _TIMES < n_times:  # they are predicted while these are written
                 ahead = pool.submit(block, first + _TIMES)
-            full = np.zeros((*model.shape, len(layout.polarizations)), np.complex64)
-            full[..., parallel] = model[..., None]
+            full = memory[: len(model)]
+            for hand in parallel:
+                full[..., hand] = model
             main.putcol(fieldmodel.COLUMN, full, first * n_rows, len(full))
             if tried:
                 kept = main.getcol(ms.FLAG_VERSIONS[1], first * n_rows, len(full))
