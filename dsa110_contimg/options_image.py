@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from dsa110_contimg import telescope
 from dsa110_contimg.options_base import Options
@@ -27,6 +35,8 @@ IMAGE_TIERS: Mapping[str, Mapping[str, object]] = {
 tier ``standard`` is the defaults of `ImageOptions`."""
 QUICK_PIXELS, QUICK_ITERATIONS = 512, 300
 _LEAST_PIXELS = 128
+_LEAST_TERMS = 2
+"""Of mtmfs."""
 
 
 def _none_or_enough(n_pixels: int) -> int:
@@ -51,7 +61,7 @@ def _deconvolver_by_terms(given: Mapping[str, Any]) -> dict[str, Any]:
     if given.get("deconvolver") != "mtmfs":
         return dict(given)
     finds = "multiscale" if given.get("scales_arcsec") else "clean"
-    return {"spectral_terms": 2, **given, "deconvolver": finds}
+    return {"spectral_terms": _LEAST_TERMS, **given, "deconvolver": finds}
 
 
 class ImageOptions(Options):
@@ -196,17 +206,30 @@ class ImageOptions(Options):
         """What the tier has of its own, under what was given; only the latter counts as set."""
         if not isinstance(given, Mapping):
             return build(given)
-        given = _deconvolver_by_terms(_threshold_by_unit(given))
-        filled = {**IMAGE_TIERS.get(str(given.get("tier", "standard")), {}), **given}
+        given = _threshold_by_unit(given)
+        filled = {**IMAGE_TIERS.get(str(given.get("tier", "standard")), {}), **_deconvolver_by_terms(given)}
         made = build(filled)
+        if given.get("deconvolver") == "mtmfs" and made.spectral_terms < _LEAST_TERMS:
+            raise ValueError(
+                f"deconvolver mtmfs is for {_LEAST_TERMS} spectral_terms or more, not {made.spectral_terms}: "
+                "with one, take clean or multiscale"
+            )
         if made.quick:
             least = {"max_iterations": min(made.max_iterations, QUICK_ITERATIONS)}
             if made.n_pixels:  # a size that is derived is bounded where it is
                 least["n_pixels"] = min(made.n_pixels, QUICK_PIXELS)
             made = build(filled | least)
-        # so that a configured tier yields whole to another one that is given later
+        # so that a configured tier, or mtmfs, yields whole to another one that is given later
         object.__setattr__(made, "__pydantic_fields_set__", set(given))
         return made
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, plain: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """Where what was not given is left out, the terms of mtmfs are, and it has its name again."""
+        told: dict[str, Any] = plain(self)
+        if info.exclude_unset and "spectral_terms" not in self.model_fields_set and self.spectral_terms > 1:
+            told["deconvolver"] = "mtmfs"
+        return told
 
 
 class SelfcalOptions(Options):

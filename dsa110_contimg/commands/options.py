@@ -71,7 +71,10 @@ def chosen(configured: _Chosen, given: Mapping[str, Any]) -> _Chosen:
     try:
         return type(configured).model_validate(configured.model_dump(exclude_unset=True) | dict(given))
     except ValidationError as error:
-        faults = (f"--{_dashed(str(fault['loc'][0]))}: {fault['msg']}" for fault in error.errors())
+        # a fault of several options together has no place
+        faults = (
+            ": ".join([*(f"--{_dashed(str(f['loc'][0]))}" for _ in f["loc"][:1]), f["msg"]]) for f in error.errors()
+        )
         raise typer.BadParameter("; ".join(faults)) from error
 
 

@@ -259,15 +259,13 @@ def arguments(request: Request, paths: list[Path], prefix: Path) -> dict[str, An
 def _depthless(
     request: Request, call: Mapping[str, Any], gains: tuple[float, float], beam_deg: float
 ) -> dict[str, Any]:
-    """The call of a tclean that cleans after a dirty image was made, but for mask and depth."""
+    """The call of a tclean that cleans after a dirty image was made, but for mask, depth and how long it may take."""
     options = request.options
     multiscale = options.deconvolver == "multiscale"
     base = {
         **call,
         "calcres": False,
         "calcpsf": False,
-        "niter": options.max_iterations,
-        "nmajor": options.max_major_cycles,
         "gain": gains[0],
         "threshold": options.threshold_jy,
         # a major cycle ends at this fraction of the peak, or at the sidelobes of the peak where they are higher
@@ -296,18 +294,28 @@ def _clean(request: Request, base: Mapping[str, Any], prefix: Path, kinds: tuple
     first = options.mask_sigma if options.mask == "auto" else options.threshold_sigma
     excess, steps = _excess(residual, options), []
     for _ in range(_ROUNDS):
-        step = casa.CasaTask("tclean", {**base, "mask": given, "nsigma": first * excess})
+        if (left := _left(options, steps)) is None:
+            return steps
+        step = casa.CasaTask("tclean", {**base, **left, "mask": given, "nsigma": first * excess})
         steps.append(_run(request, [*before, step], prefix, kinds))
         last, excess = excess, _excess(residual, options)
         if abs(excess / last - 1.0) < _SETTLED:
             break
         before = [afresh]
-    if options.mask == "auto":
+    if options.mask == "auto" and (left := _left(options, steps)):
         model, marked = f"{prefix}.model{first_term}", "iif(IM0==0.0,0.0,1.0)"
         what = {"imagename": [model], "mode": "evalexpr", "expr": marked, "outfile": found}
-        deeper = casa.CasaTask("tclean", {**base, "mask": found, "nsigma": options.threshold_sigma * excess})
+        depth = {"mask": found, "nsigma": options.threshold_sigma * excess}
+        deeper = casa.CasaTask("tclean", {**base, **left, **depth})
         steps.append(_run(request, [casa.CasaTask("immath", what), afresh, deeper], prefix, kinds))
     return steps
+
+
+def _left(options: ImageOptions, steps: list[_Step]) -> dict[str, int] | None:
+    """Iterations and major cycles that a further step may take, as tclean calls them; None if there are none."""
+    minor = options.max_iterations - sum(step.minor for step in steps)
+    major = options.max_major_cycles - sum(step.major for step in steps)
+    return {"niter": minor, "nmajor": major} if min(minor, major) > 0 else None
 
 
 def _excess(residual: Path, options: ImageOptions) -> float:

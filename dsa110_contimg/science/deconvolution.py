@@ -381,7 +381,8 @@ class _Minor:
             settings.multiscale.scale_list = [scale / cell_arcsec for scale in options.scales_arcsec]
         settings.thread_count = options.threads
         settings.minor_iteration_count = max(options.max_iterations - done, 0)
-        settings.major_iteration_count = options.max_major_cycles
+        # it counts calls without a component, too, and cleans less in the last: we count ourselves
+        settings.major_iteration_count = _MOST_CALLS
         settings.minor_loop_gain = options.minor_gain
         settings.major_loop_gain = depth
         settings.auto_threshold_sigma = options.threshold_sigma

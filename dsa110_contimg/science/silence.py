@@ -10,25 +10,45 @@ import ctypes
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
 
 class _Deaf:
-    """A stream that does not hear the threads that are to be silent, and is the stream behind it for all others."""
+    """A stream that does not hear the threads that are to be silent, and is the stream behind it for all others.
+
+    Where that is the process's own output or error, which is closed, others are written at once to where it went.
+    """
 
     def __init__(self, behind: TextIO) -> None:
         self.behind = behind
+        try:
+            self.number = behind.fileno()
+        except (AttributeError, OSError, ValueError):  # it is no file, or a closed one
+            self.number = -1
 
     def write(self, text: str) -> int:
-        return len(text) if threading.get_ident() in _silenced else self.behind.write(text)
+        if threading.get_ident() in _silenced:
+            return len(text)
+        with _lock:  # the descriptor stays until all of it is written
+            if 1 <= self.number <= len(_kept):
+                left = text.encode(self.behind.encoding, self.behind.errors or "strict")
+                while left:
+                    left = left[os.write(_kept[self.number - 1], left) :]
+                return len(text)
+        return self.behind.write(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.behind, name)
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()
+"""One thread may take it twice: a handler of a signal may write."""
 _silenced: list[int] = []
 """Threads within `silence`, once for each time."""
 _kept: list[int] = []
@@ -39,7 +59,9 @@ _kept: list[int] = []
 def silence() -> Iterator[None]:
     """No output of this thread, nor of what is not Python's in any thread, until the end.
 
-    Threads may overlap: the first closes the door, the last opens it.
+    Threads may overlap: the first closes the door, the last opens it. Other threads are heard through ``sys.stdout``
+    and ``sys.stderr``, as they find them meanwhile. What keeps one of these streams from before, where it is the
+    process's own (a handler of `logging` made earlier, ``sys.__stderr__``, ``sys.stdout.buffer``), is not.
     """
     with _lock:
         if not _silenced:

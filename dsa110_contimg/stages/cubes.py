@@ -118,7 +118,8 @@ def image_cubes(
     n_planes = max(options.subbands, len(field.data.track.mjd) if options.per_integration else 0)
     cube_bytes = _CUBE_COPIES * 4 * n_planes * field.grid.n_pixels**2
     multiscale = options.deconvolver == "multiscale"
-    needed = memory_estimate(field.grid.n_pixels, len(field.data.weights), multiscale=multiscale)
+    side = tclean.wider(field.grid.n_pixels) if options.imager == "tclean" else field.grid.n_pixels
+    needed = memory_estimate(side, len(field.data.weights), multiscale=multiscale)
     require_memory(needed + cube_bytes, files.available_memory(), options.memory_gb)
     made = []
     if options.subbands:

@@ -201,7 +201,7 @@ def _imaged(visibilities: Visibilities, asked: ImageOptions, more: _More) -> _Do
     datasets = _datasets(visibilities)
     n_pixels, cell, derived = geometry(asked, datasets)
     options = asked.model_copy(update={"n_pixels": n_pixels, "cell_arcsec": cell})
-    require_memory(_memory(options, 0), files.available_memory(), options.memory_gb)
+    require_memory(_memory(options, 0, imager), files.available_memory(), options.memory_gb)
     measured = None if options.beam_table is None else beams.read_beam(options.beam_table)
     primary = primary_beam(measured, float(datasets[0].attrs.get("dish_diameter", telescope.DISH_DIAMETER_M)))
     sources = subtraction.NOTHING
@@ -209,7 +209,7 @@ def _imaged(visibilities: Visibilities, asked: ImageOptions, more: _More) -> _Do
         sources = subtraction.known_sources(datasets[0], more.known, options.known_min_jy, primary)
         datasets = _subtracted(visibilities, datasets, sources, primary)
     parts = _parts(visibilities, options.stokes, sources, primary)
-    sky = _prepare(datasets, parts, primary, options, averaged=imager == "native")
+    sky = _prepare(datasets, parts, primary, options, imager)
     if imager == "native":
         made = _natively(sky, more.known, options, more.progress)
     else:
@@ -271,13 +271,12 @@ def _prepare(
     blocks_of_one: Iterator[Cubes] | None,
     primary: PrimaryBeam,
     options: ImageOptions,
-    *,
-    averaged: bool,
+    imager: str,
 ) -> _Sky:
     """Flat rows with their weights. Imagers that read the visibilities themselves get them unaveraged: then what is
     averaged here serves to know the weights alone, and smears nothing.
     """
-    parts, cell = [], np.radians(options.cell_arcsec / 3600.0)
+    parts, cell, averaged = [], np.radians(options.cell_arcsec / 3600.0), imager == "native"
     far: list[FarFit] = []
     for dataset in datasets:
         radius = half_power_radius(float(dataset["frequency"].mean()), primary.diameter_m)
@@ -294,7 +293,7 @@ def _prepare(
             far += fit_and_subtract(part, least_sigma=options.far_sigma)
         parts.append(part)
     data = concatenate(parts)
-    require_memory(_memory(options, len(data.weights)), files.available_memory(), options.memory_gb)
+    require_memory(_memory(options, len(data.weights), imager), files.available_memory(), options.memory_gb)
     weights = imaging_weights(data, options.n_pixels, cell, options.weighting, options.robust, uv_shape(options))
     centre = (data.phase_center_ra, data.phase_center_dec)
     vafactor = aberration_scale(*centre, float(data.track.mjd.mean()))
@@ -360,9 +359,11 @@ def _outside(
     return _Made(sky, Cleaned(*images, beam, None, *count, planes.program, planes.slope), imager)
 
 
-def _memory(options: ImageOptions, n_samples: int) -> int:
-    shares = options.channel_groups if options.spectral_terms > 1 else 1
-    return memory_estimate(options.n_pixels, n_samples, multiscale=options.deconvolver == "multiscale", shares=shares)
+def _memory(options: ImageOptions, n_samples: int, imager: str) -> int:
+    side, shares = options.n_pixels, options.channel_groups if options.spectral_terms > 1 else 1
+    if imager == "tclean":  # its images are wider, and it has planes of every term
+        side, shares = tclean.wider(side), options.spectral_terms
+    return memory_estimate(side, n_samples, multiscale=options.deconvolver == "multiscale", shares=shares)
 
 
 def _mask(options: ImageOptions, known: pd.DataFrame | None, sky: _Sky, beam: Beam) -> NDArray[np.bool_] | None:

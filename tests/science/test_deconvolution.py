@@ -56,6 +56,19 @@ def test_the_model_has_the_flux_where_the_sources_are(observe):
         assert model[y - 4 : y + 5, x - 4 : x + 5].sum() == pytest.approx(flux, rel=0.01)
 
 
+def test_there_are_as_many_major_cycles_as_may_be(observe):
+    g = gridder_of(observe([(0.004, -0.003, 0.8), (-0.006, 0.001, 0.3)]))
+    psf = g.psf()
+    found = [
+        clean(g, psf, OPTIONS.model_copy(update={"max_major_cycles": n, "major_gain": 0.3}), FlatSky(g)).cycles
+        for n in (1, 3)
+    ]
+    assert [cycles[-1].number for cycles in found] == [1, 3]
+    # one that is the last is as deep as one that is not
+    assert found[0][1].iterations == found[1][1].iterations
+    assert found[0][1].peak_jy == pytest.approx(found[1][1].peak_jy, rel=1e-4)
+
+
 def test_no_iterations_leave_the_dirty_image(observe):
     g = gridder_of(observe([(0.004, -0.003, 0.8)]))
     result = clean(g, g.psf(), OPTIONS.model_copy(update={"max_iterations": 0}), FlatSky(g))

@@ -36,6 +36,26 @@ with silence():
 print("after", float(model.sum()) > 0.5)
 """
 
+OTHERS = """
+import logging, sys, threading
+from dsa110_contimg.science.silence import silence
+
+def other():
+    print("one", end=" ")
+    sys.stdout.writelines(["two ", "three\\n"])
+    logging.warning("gr\u00f6\u00dfer")
+    print("four", flush=True)
+
+sys.stdout.write("before\\n")  # where it is a pipe this waits in the buffer
+with silence():
+    print("never")
+    sys.stderr.write("never\\n")
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+sys.stdout.write("after\\n")
+"""
+
 
 def say(text):
     """As print does, which the house forbids: to the stream that is there at the time."""
@@ -93,6 +113,13 @@ def test_other_threads_are_heard_and_all_may_overlap(process_output):
     assert process_output() == ""
     os.write(1, b"open\n")
     assert process_output() == "open\n"
+
+
+def test_other_threads_are_heard_where_output_is_the_process_s_own():
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run([sys.executable, "-c", OTHERS], capture_output=True, check=True, env=environment)
+    assert done.stdout.decode() == "before\none two three\nfour\nafter\n"
+    assert done.stderr.decode() == "WARNING:root:größer\n"
 
 
 def test_an_error_opens_it_again(process_output):

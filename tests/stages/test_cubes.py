@@ -98,6 +98,13 @@ def test_no_cube_is_made_that_was_not_asked_for(drifting_sky, source, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {only.path.name, only.pb_path.name}
 
 
+def test_a_cube_of_tclean_is_refused_by_the_memory_of_its_wider_images(drifting_sky, source, tmp_path):
+    sky = drifting_sky(source, n_antennas=4)
+    huge = ImageOptions(n_pixels=40_000, cell_arcsec=1.0, imager="tclean", weighting="natural", subbands=1)
+    with pytest.raises(ImagingError, match=r"570\.\d GB by estimate"):
+        image_cubes(sky, huge, tmp_path)
+
+
 def test_a_cube_larger_than_memory_is_refused_before_a_plane_is_made(drifting_sky, source, tmp_path):
     sky = drifting_sky(source[:1], n_antennas=8)
     with pytest.raises(ImagingError, match="GB by estimate"):

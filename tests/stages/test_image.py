@@ -165,6 +165,15 @@ def test_what_cannot_be_imaged_or_written_is_an_error_and_leaves_nothing(driftin
     assert not list(tmp_path.glob("*/*.fits"))
 
 
+@pytest.mark.parametrize(("terms", "estimate"), [(1, r"551\.\d GB"), (2, r"842\.\d GB")])
+def test_tclean_is_refused_by_the_memory_of_its_wider_images(drifting_sky, field_catalog, tmp_path, terms, estimate):
+    sky = drifting_sky(field_catalog[:1], n_antennas=8)
+    huge = ImageOptions(n_pixels=40_000, cell_arcsec=1.0, imager="tclean", spectral_terms=terms)
+    with pytest.raises(ImagingError, match=f"{estimate} by estimate"):
+        image(sky, huge, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_where_there_is_no_room_nothing_half_written_is_left(drifting_sky, field_catalog, tmp_path):
     """The kernel refuses to let any file grow beyond 40 kB: a plane has 64."""
     sky = drifting_sky(field_catalog[:1], n_antennas=12)

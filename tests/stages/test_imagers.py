@@ -181,6 +181,18 @@ def noisy(tmp_path_factory):
     return {name: made_by(name, [dataset], OPTIONS, tmp_path_factory.mktemp(name)) for name in names}
 
 
+def test_no_step_of_tclean_takes_more_than_earlier_ones_left():
+    options = ImageOptions(quick=True, max_major_cycles=3)
+    steps = [tclean._Step({}, minor, major) for minor, major in ((200, 1), (99, 1), (1, 0))]
+    assert [tclean._left(options, steps[:done]) for done in range(4)] == [
+        {"niter": 300, "nmajor": 3},
+        {"niter": 100, "nmajor": 2},
+        {"niter": 1, "nmajor": 1},
+        None,
+    ]
+    assert tclean._left(options, [tclean._Step({}, 10, 3)]) is None
+
+
 @pytest.mark.parametrize("imager", ["native", "wsclean", "tclean"])
 def test_without_noise_each_flux_is_true_to_half_a_per_cent(quiet, imager):
     np.testing.assert_allclose(quiet[imager].fluxes(SOURCES) / SOURCES[:, 2], 1.0, atol=5e-3)
