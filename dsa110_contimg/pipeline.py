@@ -362,13 +362,14 @@ class GroupRun:
             more = {"flux_scale_error": scale, "known": known, "progress": tell, "work_dir": self.settings.scratch_dir}
             return image.image(data, options, place, history=(*self._history(), *told), **more)
 
-        made = make(record, out_dir)
+        made, data, told = make(record, out_dir), record, self._history()
         if self.options.selfcal.rounds:
             tables = self.products_dir / "caltables"
-            made = selfcal(record, made, make, self.options.selfcal, options, known=known, tables_dir=tables).image
-        place = self.settings.scratch_dir
-        image_cubes(record, options, out_dir, known=known, history=self._history(), work_dir=place)
+            best = selfcal(record, made, make, self.options.selfcal, options, known=known, tables_dir=tables)
+            made, data, told = best.image, best.visibilities, (*told, *best.history)
+        # a plane that diverges takes nothing from the image, which is whole
         self.products.record_image(made, run_label=self.run_label)
+        image_cubes(data, options, out_dir, known=known, history=told, work_dir=self.settings.scratch_dir)
         return made
 
     def _history(self) -> tuple[str, ...]:

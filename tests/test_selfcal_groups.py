@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.table import Table
 
 from dsa110_contimg.io import ms
 from dsa110_contimg.io.caltable import open_caltable
@@ -15,7 +16,7 @@ from dsa110_contimg.settings import load_settings
 
 def options(rounds: int) -> PipelineOptions:
     plain = PipelineOptions()
-    small = {"n_pixels": 512, "cell_arcsec": 20.0, "max_major_cycles": 4}
+    small = {"n_pixels": 512, "cell_arcsec": 20.0, "max_major_cycles": 4, "subbands": 2}
     update = {"calibrate": plain.calibrate.model_copy(update={"cross_check": False})}
     update |= {"image": plain.image.model_copy(update=small), "selfcal": SelfcalOptions(phase_rounds=rounds)}
     return plain.model_copy(update=update)
@@ -48,6 +49,8 @@ def test_it_improves_the_image_and_leaves_the_measurement_set(night16, spoilt):
     settings, plain = spoilt
     path = plain.records["convert"].path
     before, noise = corrected(path), plain.records["image"].noise_jy
+    cube = plain.records["image"].path.with_name(f"{plain.group_id}.subbands.fits")
+    planes = np.array(Table.read(cube, hdu="BEAMS")["NOISE"])
     assert "self-calibration" not in str(fits.getheader(plain.records["image"].path)["HISTORY"]), "off is off"
     run = GroupRun(night16.groups[1], settings, options(2))
     for name in ("convert", "flag", "calibrate", "apply"):
@@ -60,6 +63,9 @@ def test_it_improves_the_image_and_leaves_the_measurement_set(night16, spoilt):
     assert open_caltable(table).sizes["time"] == 24
     assert "self-calibration round" in str(fits.getheader(record.path)["HISTORY"])
     assert {row["path"] for row in run.registry.list_tables()}.isdisjoint({str(table)})
+    # the cubes have the gains of the image
+    assert "self-calibration round" in str(fits.getheader(cube)["HISTORY"])
+    assert (np.array(Table.read(cube, hdu="BEAMS")["NOISE"]) < 0.7 * planes).all()
     again = GroupRun(night16.groups[1], settings, options(2))
     for name in ("convert", "flag", "calibrate", "apply", "image"):
         assert again.step(name).resumed

@@ -292,7 +292,8 @@ def _clean(request: Request, base: Mapping[str, Any], prefix: Path, kinds: tuple
     before = [casa.CasaTask("importfits", {"fitsimage": f"{given}.fits", "imagename": given})]
     afresh = casa.CasaTask("rmtables", {"tablenames": [f"{prefix}.mask"]})
     first = options.mask_sigma if options.mask == "auto" else options.threshold_sigma
-    excess, steps = _excess(residual, options), []
+    steps: list[_Step] = []
+    excess = _excess(residual, options)
     for _ in range(_ROUNDS):
         if (left := _left(options, steps)) is None:
             return steps

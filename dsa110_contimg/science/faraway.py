@@ -108,6 +108,11 @@ class FarFit:
         """Rms apparent flux density."""
         return float(np.sqrt(np.mean(np.abs(self.amplitude) ** 2)))
 
+    def __str__(self) -> str:
+        """A line for a header's HISTORY."""
+        done = "subtracted" if self.subtracted else "not subtracted"
+        return f"{self.source.name}: {self.apparent_jy:.3g} Jy apparent, {self.sigma:.1f} sigma, {done}"
+
 
 class _Rows(NamedTuple):
     uvw: NDArray[np.float64]

@@ -8,20 +8,20 @@ gain is common to all channels, so nothing is lost by it.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from dsa110_contimg import telescope
 from dsa110_contimg.exceptions import CalibrationError, InputError
 from dsa110_contimg.options import ImageOptions
 from dsa110_contimg.science import stefcal, subtraction
 from dsa110_contimg.science.aberration import aberration_scale
 from dsa110_contimg.science.apparent import ApparentSky, predict_sources
 from dsa110_contimg.science.averaging import ImagingData, from_dataset
-from dsa110_contimg.science.beam import half_power_radius
+from dsa110_contimg.science.beam import PrimaryBeam, half_power_radius
 from dsa110_contimg.science.condense import Normal
 from dsa110_contimg.science.grid import SkyGrid
 from dsa110_contimg.science.gridding import Gridder
@@ -29,10 +29,24 @@ from dsa110_contimg.science.gridding import Gridder
 HANDS = ("XX", "YY")
 
 
+class Sky(NamedTuple):
+    """The sky of an image, and the beam it was seen through.
+
+    Attributes
+    ----------
+    model : (n_pixels, n_pixels) Jy/pixel ``[y, x]``, apparent, as the image has it.
+    known : sources that were subtracted before.
+    primary : beam that the image was made with.
+    """
+
+    model: NDArray[np.float32]
+    known: subtraction.PointSources
+    primary: PrimaryBeam
+
+
 def solve_on_image(
     dataset: xr.Dataset,
-    model: NDArray[np.float32],
-    known: subtraction.PointSources,
+    sky: Sky,
     imaging: ImageOptions,
     *,
     noise_jy: float,
@@ -48,8 +62,7 @@ def solve_on_image(
 
     Parameters
     ----------
-    model : (n_pixels, n_pixels) Jy/pixel ``[y, x]``, apparent, as the image has it
-    known : sources that were subtracted before
+    sky : Sky
     imaging : options the image was made with
     noise_jy, reach : of the image: its noise (Jy/beam), and how far a source's model pixels reach (`ApparentSky`)
     interval_s : float
@@ -69,7 +82,7 @@ def solve_on_image(
     hands = [str(hand) for hand in dataset["polarization"].to_numpy() if str(hand) in HANDS]
     if not hands:
         raise InputError("Gains are solved in parallel hands", found=dataset["polarization"].to_numpy(), expected=HANDS)
-    if not model.any() and not len(known):
+    if not sky.model.any() and not len(sky.known):
         raise CalibrationError(
             "There is no sky to calibrate on", found="an empty model", expected="sources in the image"
         )
@@ -78,8 +91,8 @@ def solve_on_image(
     sums = []
     for hand in hands:
         one = dataset.sel(polarization=[hand]).assign_coords(polarization=["I"])
-        data = _averaged(one, imaging)
-        sums.append(_normal(data, _predicted(data, model, known, imaging, noise_jy, reach), (len(times), per)))
+        data = _averaged(one, imaging, sky.primary)
+        sums.append(_normal(data, _predicted(data, sky, imaging, noise_jy, reach), (len(times), per)))
     normal = Normal(*(np.concatenate(parts, axis=-1) for parts in zip(*(s.sums for s in sums), strict=True)))
     names, antennas = _antennas(dataset)
     weight = np.bincount(antennas.ravel(), np.repeat(normal.power.sum(axis=(0, 2, 3)), 2), minlength=len(names))
@@ -111,29 +124,28 @@ def _normalised(table: xr.Dataset) -> xr.Dataset:
     return table.assign(GAIN=(table["GAIN"] / level).astype(np.complex64))
 
 
-def _averaged(dataset: xr.Dataset, imaging: ImageOptions) -> ImagingData:
-    diameter = float(dataset.attrs.get("dish_diameter", telescope.DISH_DIAMETER_M))
-    radius = half_power_radius(float(dataset["frequency"].mean()), diameter)
-    return from_dataset(dataset, imaging.averaging_loss, radius)
+def _averaged(dataset: xr.Dataset, imaging: ImageOptions, primary: PrimaryBeam) -> ImagingData:
+    radius = half_power_radius(float(dataset["frequency"].mean()), primary.diameter_m)
+    data = from_dataset(dataset, imaging.averaging_loss, radius)
+    return replace(data, track=replace(data.track, beam=primary))
 
 
 def _predicted(
     data: ImagingData,
-    model: NDArray[np.float32],
-    known: subtraction.PointSources,
+    sky: Sky,
     imaging: ImageOptions,
     noise_jy: float,
     reach: int,
 ) -> NDArray[np.complex64]:
     """What the sky of the image would be in the data."""
-    predicted = predict_sources(data, known)
+    predicted, model = predict_sources(data, sky.known), sky.model
     if model.any():
         cell = float(np.radians(imaging.cell_arcsec / 3600.0))
         centre = (data.phase_center_ra, data.phase_center_dec)
         gridder = Gridder(data, data.weights, len(model), cell, imaging.accuracy, imaging.threads)
         scale = aberration_scale(*centre, float(data.track.mjd.mean()))
-        sky = ApparentSky(gridder, SkyGrid(len(model), cell * scale, *centre), reach)
-        predicted += sky.predict(model, noise_jy)
+        apparent = ApparentSky(gridder, SkyGrid(len(model), cell * scale, *centre), reach)
+        predicted += apparent.predict(model, noise_jy)
     return predicted
 
 

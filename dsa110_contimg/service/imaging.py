@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +17,15 @@ from dsa110_contimg.io.casa_image import export_casa_image
 from dsa110_contimg.options import ImageOptions
 from dsa110_contimg.pipeline import STEPS, GroupRun
 from dsa110_contimg.records import ImageProduct, MeasurementSet
+from dsa110_contimg.science.selection import take
 from dsa110_contimg.settings import Settings
 from dsa110_contimg.stages import cubes, image
 from dsa110_contimg.state.database import open_database
 from dsa110_contimg.state.products import Products
 
 Progress = Callable[[str, int, int], None]
+_LOOKS = 3
+"""Integrations that are looked at for whether a column holds anything."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,15 @@ def make_image(
     Raises
     ------
     InputError
-        Both ``skip_fits`` and ``casa_image``; a ``field`` that is not there, not said, or of our own data.
+        Both ``skip_fits`` and ``casa_image``; a ``field`` that is not there, not said, or of our own data; a column
+        that is allocated, but holds zeros.
     ContimgError
         As the stages raise.
     """
     if skip_fits and casa_image:
         raise InputError("A CASA image is made of the FITS image, which is not to be kept", found="--skip-fits")
+    if field is not None and not target.is_dir():
+        raise InputError("A group is imaged whole", path=target, found=f"field {field}", expected="no field")
     run = None if target.is_dir() else _calibrated(target, settings, options, progress)
     own = options == settings.options.image
     if run is not None and own and not skip_fits:
@@ -103,12 +109,12 @@ def make_image(
             progress=tell,
             work_dir=work,
         )
+        label = f"image {options.digest()}"
+        Products(open_database(settings.state_dir)).record_image(product, run_label=label)
         if cubes_of is not None:
             cubes.image_cubes(
                 cubes_of, options, product.path.parent, known=what.known, history=what.history, work_dir=work
             )
-        label = f"image {options.digest()}"
-        Products(open_database(settings.state_dir)).record_image(product, run_label=label)
     exported = _export(product, settings) if casa_image else None
     return Imaged(product.group_id, fits.open_image(product.path), product, exported)
 
@@ -152,6 +158,7 @@ def _of_set(path: Path, field: int | None, settings: Settings) -> _What:
         if field is not None:
             raise InputError("A Measurement Set of a group is imaged whole", path=path, found=f"field {field}")
         record = _record(path)
+        _require_data(path, "CORRECTED_DATA", [ms.open_ms(path, "CORRECTED_DATA")], "a calibration that is applied")
         return _What(record.group_id, record, _field(record, settings), float("nan"), history)
     there = foreign.contents(path)
     if field is None and len(there.fields) > 1:
@@ -160,8 +167,27 @@ def _of_set(path: Path, field: int | None, settings: Settings) -> _What:
     number = there.fields[0].number if field is None else field
     column = "CORRECTED_DATA" if "CORRECTED_DATA" in there.columns else "DATA"
     views = foreign.open_foreign(path, column, number)
+    wanted = "visibilities"
+    if column == "CORRECTED_DATA":
+        wanted = "a calibration that is applied" + ("; without this column DATA is imaged" * ("DATA" in there.columns))
+    _require_data(path, column, views, wanted)
     about = f"{there.telescope_name}, field {number}, {column} in {len(views)} spectral windows"
     return _What(path.stem, views, None, float("nan"), (*history, about))
+
+
+def _require_data(path: Path, column: str, views: Sequence[xr.Dataset], wanted: str) -> None:
+    """Raise `InputError` if all that is not flagged is zero: a column that is there may never have been filled."""
+    unflagged = False
+    for view in views:
+        # a few integrations tell, unless they are flagged or zero; then all of them do
+        few = np.unique(np.linspace(0, view.sizes["time"] - 1, _LOOKS).astype(int))
+        for part in (*(take(view, "time", few[k : k + 1]) for k in range(few.size)), view):
+            used = ~part["FLAG"]
+            if bool(((part["VISIBILITY"] != 0) & used).any()):
+                return
+        unflagged = unflagged or bool(used.any())
+    if unflagged:
+        raise InputError(f"{column} holds nothing", path=path, found="zeros where not flagged", expected=wanted)
 
 
 def _tell(progress: Progress | None) -> Callable[[int, int], None] | None:

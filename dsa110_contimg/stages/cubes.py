@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ from dsa110_contimg.science.aberration import aberration_scale
 from dsa110_contimg.science.averaging import ImagingData, from_dataset
 from dsa110_contimg.science.beam import half_power_radius, primary_beam
 from dsa110_contimg.science.cleanmask import as_file
+from dsa110_contimg.science.faraway import fit_and_subtract
 from dsa110_contimg.science.geometry import geometry
 from dsa110_contimg.science.grid import SkyGrid
 from dsa110_contimg.science.imaging import memory_estimate, require, require_memory, uv_limits_lambda
@@ -82,7 +83,8 @@ def image_cubes(
         Size, weights and deconvolution are those of the image, in at most four major cycles.
     out_dir : Path
         ``<group id>.subbands.fits`` and ``<group id>.integrations.fits`` are written there, not beam corrected, each
-        with the primary beam of its planes in ``<group id>.<kind>.pb.fits``.
+        with the primary beam of its planes in ``<group id>.<kind>.pb.fits``. Of a kind that is not asked for, those
+        files are removed: they were made with an image that was here before.
     known : DataFrame, optional
         A catalogue (`io.catalogs.COLUMNS`). Its sources beyond the edge of the image are subtracted, which cannot be
         cleaned; those within it are cleaned, for what a cube is to show is how they vary.
@@ -107,9 +109,16 @@ def image_cubes(
     OutputError
         ``out_dir`` cannot be written.
     """
-    if not (options.subbands or options.per_integration):
+    asked = {"subbands": bool(options.subbands), "integrations": options.per_integration}
+    if any(asked.values()):
+        require(options, _imager(options))
+    group = visibilities.group_id if isinstance(visibilities, MeasurementSet) else str(visibilities.attrs["group_id"])
+    for kind in get_args(Kind):
+        if not asked[kind]:
+            for path in _paths(out_dir, group, kind):
+                files.remove(path)
+    if not any(asked.values()):
         return ()
-    require(options, _imager(options))
     dataset = visibilities
     if isinstance(dataset, MeasurementSet):
         dataset = ms.open_ms(dataset.path, "CORRECTED_DATA")
@@ -127,6 +136,11 @@ def image_cubes(
     if options.per_integration:
         made.append(_cube(field, "integrations", cubes.by_time(field.data), out_dir))
     return tuple(made)
+
+
+def _paths(out_dir: Path, group_id: str, kind: Kind) -> tuple[Path, Path]:
+    """Of a cube, and of the primary beam of its planes."""
+    return out_dir / f"{group_id}.{kind}.fits", out_dir / f"{group_id}.{kind}.pb.fits"
 
 
 def _imager(options: ImageOptions) -> str:
@@ -153,7 +167,11 @@ def _field(dataset: xr.Dataset, known: pd.DataFrame | None, options: ImageOption
     data = from_dataset(dataset, options.averaging_loss, radius, worth, options.stokes)
     data = replace(data, track=replace(data.track, beam=primary))
     names = str(dataset.attrs["group_id"]), str(dataset.attrs["telescope_name"])
-    return _Field(dataset, data, grid, vafactor, options, *names, tuple(filter(None, [told])), None, Path())
+    lines = [told] if told else []
+    # the other imagers read the visibilities themselves; where other telescopes stand is not known here
+    if _imager(options) == "native" and names[1] == telescope.TELESCOPE_NAME and options.far_sigma is not None:
+        lines += [str(fit) for fit in fit_and_subtract(data, least_sigma=options.far_sigma)]
+    return _Field(dataset, data, grid, vafactor, options, *names, tuple(lines), None, Path())
 
 
 def _of_a_plane(field: _Field) -> ImageOptions:
@@ -221,8 +239,7 @@ def _cube(field: _Field, kind: Kind, parts: Iterator[ImagingData | None], out_di
     if kind == "subbands":
         axis = ("FREQ", float(edges[:2].mean()), float(edges[1] - edges[0]))
     header = _header(field, each, (float(edges[0]), float(edges[-1])))
-    path = out_dir / f"{field.group_id}.{kind}.fits"
-    pb_path = path.with_name(f"{field.group_id}.{kind}.pb.fits")
+    path, pb_path = _paths(out_dir, field.group_id, kind)
     cube_files.write_cube(pb_path, pb, header, "", axis, each)
     cube_files.write_cube(path, restored, header, "JY/BEAM", axis, each)
     return CubeProduct(

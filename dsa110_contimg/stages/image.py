@@ -486,11 +486,7 @@ def _header(made: _Made, options: ImageOptions, source: _Source) -> fits.ImageHe
         history=(
             f"imaged by dsa110_contimg {package}: {cleaned.program}",
             f"options {options.model_dump_json()}",
-            *(
-                f"{fit.source.name}: {fit.apparent_jy:.3g} Jy apparent, {fit.sigma:.1f} sigma, "
-                + ("subtracted" if fit.subtracted else "not subtracted")
-                for fit in sky.far
-            ),
+            *map(str, sky.far),
             *source.history,
         ),
     )

@@ -11,20 +11,22 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from dsa110_contimg import telescope
 from dsa110_contimg.exceptions import CalibrationError
-from dsa110_contimg.io import files, fits, ms
+from dsa110_contimg.io import beams, files, fits, ms
 from dsa110_contimg.io.caltable import write_caltable
 from dsa110_contimg.options import ImageOptions, SelfcalOptions
 from dsa110_contimg.records import ImageProduct, MeasurementSet
 from dsa110_contimg.science import gains, subtraction
+from dsa110_contimg.science.beam import PrimaryBeam, primary_beam
 from dsa110_contimg.science.geometry import geometry
-from dsa110_contimg.science.selfcal import solve_on_image
+from dsa110_contimg.science.selfcal import Sky, solve_on_image
 
 Progress = Callable[[int, int], None]
 
@@ -67,12 +69,24 @@ class Refined:
     tables : gains that it was made with, by kind (GP, 2G), as CalTable views; empty where nothing improved.
     paths : of the same as CASA tables, if the visibilities are those of a Measurement Set.
     rounds : all that were tried.
+    visibilities : what the image was made of: a view with those gains, or what was given.
+    history : lines that name the gains in the image's header; none where nothing improved.
     """
 
     image: ImageProduct
     tables: dict[str, xr.Dataset]
     paths: tuple[Path, ...]
     rounds: tuple[Round, ...]
+    visibilities: MeasurementSet | xr.Dataset
+    history: tuple[str, ...]
+
+
+class _Around(NamedTuple):
+    """What all rounds share of how the image is made: sources subtracted first, and the beam."""
+
+    sources: subtraction.PointSources
+    primary: PrimaryBeam
+    imaging: ImageOptions
 
 
 def selfcal(
@@ -98,7 +112,8 @@ def selfcal(
         Makes an image as ``first`` was made.
     options, imaging : options
     known : DataFrame, optional
-        The catalogue that ``first`` was made with.
+        The catalogue that ``first`` was made with. Its sources are of the sky beside the model where the options
+        subtract them (``subtract_known``).
     tables_dir : Path, optional
         Where CASA tables are written, ``<group>.selfcal.GP`` and ``.2G``; beside the image by default.
     progress : callable (done, total), optional
@@ -113,41 +128,50 @@ def selfcal(
     dataset = (
         ms.open_ms(visibilities.path, "CORRECTED_DATA") if isinstance(visibilities, MeasurementSet) else visibilities
     )
-    imaging = imaging.model_copy(update={"cell_arcsec": geometry(imaging, [dataset]).cell_arcsec})
-    sources = subtraction.NOTHING
-    if known is not None:
-        sources = subtraction.known_sources(dataset, known, imaging.known_min_jy)
+    around = _around(dataset, known, imaging)
     best, tables, rounds = first, dict[str, xr.Dataset](), list[Round]()
+    told: tuple[str, ...] = ()
     plan = ["phase"] * options.phase_rounds + ["amplitude"] * options.amplitude_rounds
     with tempfile.TemporaryDirectory(prefix=f".{first.group_id}.selfcal.", dir=first.path.parent) as work:
         for number, what in enumerate(plan, start=1):
-            table = _solved(dataset, best, sources, tables, what, options, imaging)
-            candidate = (
-                None if table is None else _imaged(dataset, {**tables, KINDS[what]: table}, make, Path(work), number)
-            )
+            table, candidate = _solved(dataset, best, around, tables, what, options), None
+            if table is not None:
+                after = {**tables, KINDS[what]: table}
+                place = files.make_directory(Path(work) / str(number))
+                candidate = make(_corrected(dataset, after), place, _told(number, after))
             kept = candidate is not None and _is_better(candidate, best, options.min_improvement)
             rounds.append(_round(what, table, candidate, kept=kept))
             if progress:
                 progress(number, len(plan))
-            if not kept or candidate is None or table is None:
+            if not kept or candidate is None:
                 break
-            best, tables = candidate, {**tables, KINDS[what]: table}
+            best, tables, told = candidate, after, _told(number, after)
         if best is first:
-            return Refined(first, {}, (), tuple(rounds))
+            return Refined(first, {}, (), tuple(rounds), visibilities, ())
         paths: tuple[Path, ...] = ()
         if is_set:
             paths = _written(tables, tables_dir or first.path.parent, first.group_id, visibilities.path)
-        return Refined(_in_place(best, first), tables, paths, tuple(rounds))
+        return Refined(_in_place(best, first), tables, paths, tuple(rounds), _corrected(dataset, tables), told)
+
+
+def _around(dataset: xr.Dataset, known: pd.DataFrame | None, imaging: ImageOptions) -> _Around:
+    """As `stages.image` takes it."""
+    measured = None if imaging.beam_table is None else beams.read_beam(imaging.beam_table)
+    primary = primary_beam(measured, float(dataset.attrs.get("dish_diameter", telescope.DISH_DIAMETER_M)))
+    sources = subtraction.NOTHING
+    if known is not None and imaging.subtract_known:
+        sources = subtraction.known_sources(dataset, known, imaging.known_min_jy, primary)
+    cell = geometry(imaging, [dataset]).cell_arcsec
+    return _Around(sources, primary, imaging.model_copy(update={"cell_arcsec": cell}))
 
 
 def _solved(
     dataset: xr.Dataset,
     best: ImageProduct,
-    sources: subtraction.PointSources,
+    around: _Around,
     tables: dict[str, xr.Dataset],
     what: str,
     options: SelfcalOptions,
-    imaging: ImageOptions,
 ) -> xr.Dataset | None:
     """The gains of a round; None where the field is too weak for any.
 
@@ -159,9 +183,8 @@ def _solved(
     try:
         return solve_on_image(
             data,
-            fits.read_plane(best.model_path),
-            sources,
-            imaging,
+            Sky(fits.read_plane(best.model_path), around.sources, around.primary),
+            around.imaging,
             noise_jy=best.noise_jy,
             reach=reach,
             interval_s=options.phase_interval_s if what == "phase" else options.amplitude_interval_s,
@@ -172,15 +195,15 @@ def _solved(
         return None
 
 
-def _imaged(
-    dataset: xr.Dataset, tables: dict[str, xr.Dataset], make: MakeImage, work: Path, number: int
-) -> ImageProduct:
-    told = tuple(
+def _told(number: int, tables: dict[str, xr.Dataset]) -> tuple[str, ...]:
+    return tuple(
         f"self-calibration round {number}: {kind}, {table.sizes['time']} intervals, reference {table.attrs['refant']}"
         for kind, table in tables.items()
     )
-    corrected = gains.apply_gains(dataset, *tables.values(), scale_weights=False)
-    return make(corrected, files.make_directory(work / str(number)), told)
+
+
+def _corrected(dataset: xr.Dataset, tables: dict[str, xr.Dataset]) -> xr.Dataset:
+    return gains.apply_gains(dataset, *tables.values(), scale_weights=False)
 
 
 def _dynamic_range(image: ImageProduct) -> float:
@@ -207,10 +230,18 @@ def _written(tables: dict[str, xr.Dataset], out_dir: Path, group_id: str, like: 
 
 
 def _in_place(best: ImageProduct, first: ImageProduct) -> ImageProduct:
-    """The files of the best image under the names of the first."""
+    """The files of the best image under the names of the first, of which none stays."""
     names = [f.name for f in fields(ImageProduct) if isinstance(getattr(first, f.name), Path)]
     for name in names:
         getattr(best, name).replace(getattr(first, name))
-    fits.companion(best.path, "noise").replace(fits.companion(first.path, "noise"))
+    moved = {getattr(first, name) for name in names}
+    for kind in fits.COMPANIONS:
+        new, old = fits.companion(best.path, kind), fits.companion(first.path, kind)
+        if old in moved:
+            continue
+        if new.exists():
+            new.replace(old)
+        else:
+            files.remove(old)
     files.sync_directory(first.path.parent)
     return replace(best, **{name: getattr(first, name) for name in names})

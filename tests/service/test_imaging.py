@@ -1,18 +1,22 @@
 """An image on request: a group or a Measurement Set, kept or not, and never in the place of the pipeline's own."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from astropy.io import fits
+from casacore.tables import makecoldesc
 from typer.testing import CliRunner
 
 import dsa110_contimg as dc
 from dsa110_contimg.cli import app
-from dsa110_contimg.exceptions import InputError
+from dsa110_contimg.exceptions import ImagingError, InputError
 from dsa110_contimg.io import casa, ms
 from dsa110_contimg.options import ImageOptions
 from dsa110_contimg.pipeline import STEPS, GroupRun
+from dsa110_contimg.science.imaging import memory_estimate
 from dsa110_contimg.service.imaging import make_image
 from dsa110_contimg.settings import load_settings
 from dsa110_contimg.state.database import open_database
@@ -75,6 +79,50 @@ def test_cubes_that_are_asked_for_are_beside_the_image(calibrated):
     assert fits.getheader(cube)["NAXIS3"] * fits.getheader(cube)["NAXIS4"] == 2
     with pytest.raises(InputError, match=r"Cubes.*skip-fits"):
         make_image(run.records["convert"].path, settings, options, skip_fits=True)
+
+
+def test_an_image_is_registered_though_its_cube_fails(calibrated):
+    settings, run = calibrated
+    # room for the image, and not for 48 planes and their beams, 0.15 GB
+    limit = memory_estimate(512, 0) / 1e9 + 0.12
+    options = QUICK.model_copy(update={"subbands": 48, "memory_gb": limit})
+    with pytest.raises(ImagingError, match="GB by estimate"):
+        make_image(run.records["convert"].path, settings, options)
+    (row,) = Products(open_database(settings.state_dir)).list_images(run_label=f"image {options.digest()}")
+    assert fits.getheader(row["path"])["OBJECT"] == run.group_id
+
+
+def test_a_group_has_no_fields_to_choose(calibrated):
+    settings, run = calibrated
+    with pytest.raises(InputError, match=r"group is imaged whole.*field 0"):
+        make_image(Path(run.group_id), settings, QUICK, field=0)
+
+
+def fill(path, column, value):
+    """Allocate a column as DATA is, of one value."""
+    with ms.opened(path, writable=True) as main:
+        if column not in main.colnames():
+            main.addcols(makecoldesc(column, main.getcoldesc("DATA")))
+        for row in range(main.nrows()):
+            main.putcell(column, row, np.full_like(main.getcell("DATA", row), value))
+
+
+def test_a_column_of_zeros_is_refused_and_named(calibrated, vla, tmp_path):
+    theirs, ours = tmp_path / "theirs.ms", tmp_path / "ours.ms"
+    shutil.copytree(vla[0], theirs)
+    shutil.copytree(calibrated[1].records["convert"].path, ours)
+    fill(theirs, "CORRECTED_DATA", 0)
+    fill(ours, "CORRECTED_DATA", 0)
+    with pytest.raises(InputError, match=r"CORRECTED_DATA holds nothing.*without this column DATA is imaged"):
+        make_image(theirs, vla[1], QUICK, skip_fits=True)
+    with pytest.raises(InputError, match=r"CORRECTED_DATA holds nothing.*applied"):
+        make_image(ours, calibrated[0], QUICK, skip_fits=True)
+    # one integration that is not zero is data, wherever it is
+    with ms.opened(theirs, writable=True) as main:
+        last = main.getcol("TIME") == main.getcol("TIME").max()
+        for row in np.flatnonzero(last):
+            main.putcell("CORRECTED_DATA", int(row), main.getcell("DATA", int(row)))
+    assert make_image(theirs, vla[1], QUICK, skip_fits=True).view.sizes["l"] == 512
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,16 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
+from scipy.special import j1
 
 from dsa110_contimg.exceptions import ImagingError
 from dsa110_contimg.options import ImageOptions
 from dsa110_contimg.records import CubeProduct
+from dsa110_contimg.science.coordinates import uvw_frame
+from dsa110_contimg.science.faraway import FAR_SOURCES
 from dsa110_contimg.stages.cubes import image_cubes
 
+LIGHT = 299_792_458.0
 OPTIONS = ImageOptions(n_pixels=400, cell_arcsec=12.0, subbands=4, per_integration=True)
 
 
@@ -103,6 +107,50 @@ def test_a_cube_of_tclean_is_refused_by_the_memory_of_its_wider_images(drifting_
     huge = ImageOptions(n_pixels=40_000, cell_arcsec=1.0, imager="tclean", weighting="natural", subbands=1)
     with pytest.raises(ImagingError, match=r"570\.\d GB by estimate"):
         image_cubes(sky, huge, tmp_path)
+
+
+def test_cubes_of_an_earlier_run_go_with_the_image_that_they_were_made_with(drifting_sky, source, tmp_path):
+    sky = drifting_sky(source[:1], n_antennas=8)
+    stale = [tmp_path / f"{sky.attrs['group_id']}.integrations{pb}.fits" for pb in ("", ".pb")]
+    others = [tmp_path / "2026-01-26T05:00:00.integrations.fits", tmp_path / f"{sky.attrs['group_id']}.image.fits"]
+    for path in (*stale, *others):
+        path.touch()
+    one = OPTIONS.model_copy(update={"subbands": 2, "per_integration": False, "max_iterations": 0})
+    (made,) = image_cubes(sky, one, tmp_path)
+    assert set(tmp_path.iterdir()) == {made.path, made.pb_path, *others}
+    assert image_cubes(sky, one.model_copy(update={"subbands": 0}), tmp_path) == ()
+    assert set(tmp_path.iterdir()) == set(others)
+
+
+def test_far_sources_are_in_no_plane(drifting_sky, source, tmp_path):
+    """20 Jy of Cassiopeia A, 65 deg away, in noise: each plane has that of the radiometer, as an image has."""
+    sky = drifting_sky(source[:0], noise=0.3, n_antennas=18, reach_m=150.0)
+    # an hour and more from Taurus A, beside which short baselines cannot tell what is far from what is not
+    sky = sky.assign_coords(pointing_ra=sky["pointing_ra"] + 1.0)
+    sky.attrs["phase_center_ra"] += 1.0
+    uvw, frequency, centre = (sky[name].to_numpy() for name in ("UVW", "frequency", "pointing_ra"))
+    ra, dec = sky.attrs["phase_center_ra"], sky.attrs["phase_center_dec"]
+    (cas_a,) = (far for far in FAR_SOURCES if far.name == "Cassiopeia A")
+    mjd = float(sky["time"].mean())
+    there = uvw_frame(ra, dec, mjd).axes[0] @ cas_a.apparent(mjd) - [0.0, 0.0, 1.0]
+    # what the correlator follows is the meridian
+    tracked = np.stack([np.cos(dec) * (centre - ra), 0 * centre, 0 * centre], axis=-1)
+    offset = there - tracked
+    rate = 2 * np.pi / 86164.0905 * np.einsum("tbi,ti->tb", np.cross([0.0, np.cos(dec), np.sin(dec)], uvw), offset)
+    left = np.sinc(rate[..., None] * frequency / LIGHT * sky.attrs["integration_time"])
+    left *= np.sinc(np.einsum("tbi,ti->tb", uvw, offset) * sky.attrs["channel_width"] / LIGHT)[..., None]
+    along = uvw @ there + uvw[..., 2]
+    across = np.sqrt((uvw**2).sum(axis=-1) - along**2)
+    disk = np.pi * np.radians(4.5 / 60) * across[..., None] * frequency / LIGHT
+    left *= 2 * j1(disk) / disk
+    seen = 20.0 * left * np.exp(2j * np.pi * (uvw @ there)[..., None] * frequency / LIGHT)
+    sky["VISIBILITY"] = sky["VISIBILITY"] + seen[..., None].astype(np.complex64)
+    options = ImageOptions(n_pixels=128, cell_arcsec=60.0, subbands=2, max_iterations=0)
+    (made,) = image_cubes(sky, options, tmp_path / "without")
+    (kept,) = image_cubes(sky, options.model_copy(update={"far_sigma": None}), tmp_path / "with")
+    assert min(kept.noise_jy) > 5 * max(made.noise_jy)
+    np.testing.assert_allclose(made.noise_jy, 0.3 * np.array(made.thermal_noise_jy), rtol=0.1)
+    assert "Cassiopeia A: " in str(fits.getheader(made.path)["HISTORY"])
 
 
 def test_a_cube_larger_than_memory_is_refused_before_a_plane_is_made(drifting_sky, source, tmp_path):

@@ -10,9 +10,11 @@ from astropy.io import fits
 from astropy.table import Table
 
 from dsa110_contimg.exceptions import CalibrationError, InputError
+from dsa110_contimg.io.beams import beam_table, write_beam
 from dsa110_contimg.options import ImageOptions, MeasureOptions, SelfcalOptions
 from dsa110_contimg.science import subtraction
-from dsa110_contimg.science.selfcal import solve_on_image
+from dsa110_contimg.science.beam import AIRY
+from dsa110_contimg.science.selfcal import Sky, solve_on_image
 from dsa110_contimg.stages.image import image
 from dsa110_contimg.stages.measure import measure
 from dsa110_contimg.stages.selfcal import selfcal
@@ -118,7 +120,7 @@ def test_phases_and_amplitudes_are_recovered_with_their_sign(quiet, field_catalo
     sky, gain = spoil(quiet, phase_deg=20.0, amplitude=0.1)
     sources = subtraction.point_sources(field_catalog)
     nothing = np.zeros((256, 256), np.float32)
-    solve = partial(solve_on_image, sky, nothing, sources, IMAGING, noise_jy=1e-3, reach=2, min_snr=3.0)
+    solve = partial(solve_on_image, sky, Sky(nothing, sources, AIRY), IMAGING, noise_jy=1e-3, reach=2, min_snr=3.0)
     table = solve(interval_s=400.0, phase_only=False)
     names = np.unique([sky["baseline_antenna1_name"], sky["baseline_antenna2_name"]])
     found = table["GAIN"].sel(antenna_name=names).to_numpy()[0, :, 0]
@@ -144,10 +146,82 @@ def test_amplitudes_do_not_move_the_flux_scale(quiet, field_catalog, tmp_path):
     assert bright["ratio"].median() == pytest.approx(1.0, abs=0.01)
 
 
+SMALL = ImageOptions(n_pixels=360, cell_arcsec=20.0, max_major_cycles=3, far_sigma=None)
+
+
+@pytest.fixture(scope="module")
+def small(drifting_sky, field_catalog):
+    """Two sources, on axis and near half power, and phases wrong by 20 deg."""
+    two = field_catalog[:2].copy()
+    two["ra_deg"], two["dec_deg"] = 80.3 + np.array([0.1, -0.8]), 16.6 + np.array([0.1, 0.7])
+    sky, gain = spoil(drifting_sky(two, noise=0.3, n_antennas=20), phase_deg=20.0, amplitude=0.05)
+    return sky, two, gain
+
+
+@pytest.mark.parametrize("terms", [1, 2])
+def test_a_spectral_index_is_that_of_the_image_that_stays(small, terms, tmp_path):
+    sky = small[0]
+    spectral = SMALL.model_copy(update={"spectral_terms": 2})
+    first = image(sky, spectral, tmp_path)
+    maps = [first.path.with_name(f"{first.group_id}.{kind}.fits") for kind in ("alpha", "alpha_error")]
+    assert all(path.exists() for path in maps)
+
+    def make(visibilities, out_dir, history):
+        return image(visibilities, SMALL.model_copy(update={"spectral_terms": terms}), out_dir, history=history)
+
+    found = selfcal(sky, first, make, SelfcalOptions(phase_rounds=1), spectral)
+    assert found.rounds[0].kept
+    for path in maps:
+        assert path.exists() == (terms == 2)
+        assert terms == 1 or "self-calibration round" in str(fits.getheader(path)["HISTORY"])
+
+
+def test_the_visibilities_of_an_image_come_with_it(small, tmp_path):
+    sky = small[0]
+    _, found, _ = run(sky, tmp_path / "images", SelfcalOptions(phase_rounds=1), imaging=SMALL)
+    assert "GP, 24 intervals" in found.history[0] and found.history[0] in str(
+        fits.getheader(found.image.path)["HISTORY"]
+    )
+    again = image(found.visibilities, SMALL, tmp_path)
+    assert again.noise_jy == pytest.approx(found.image.noise_jy, rel=1e-3)
+    _, none, _ = run(sky, tmp_path / "none", SelfcalOptions(phase_rounds=1, min_snr=1e6), imaging=SMALL)
+    assert none.visibilities is sky and none.history == ()
+
+
+def test_sources_that_were_not_subtracted_are_in_the_model_once(small, tmp_path):
+    """A catalogue that has 20 Jy where nothing is serves for a mask alone: it changes no gain."""
+    sky, two, _ = small
+    wrong = two[:1].assign(ra_deg=80.0, dec_deg=17.0, flux_jy=20.0)
+    imaging = SMALL.model_copy(update={"subtract_known": False})
+    found = [
+        run(sky, tmp_path / name, SelfcalOptions(phase_rounds=1), known, imaging)[1].tables["GP"]["GAIN"]
+        for name, known in {"without": None, "with": wrong}.items()
+    ]
+    np.testing.assert_allclose(found[1], found[0], atol=1e-4)
+
+
+def test_gains_are_solved_through_the_beam_of_the_image(small, tmp_path):
+    """A dish that is said to be too small, and a measured beam that is right."""
+    sky, two, gain = small
+    angle, frequency = np.linspace(0.0, 2.2, 23), np.array([1.32e9, 1.4e9, 1.48e9])
+    power = AIRY.power(np.radians(angle), frequency[:, None])
+    write_beam(tmp_path / "beam.ecsv", beam_table(angle, frequency, power, 0 * power))
+    # nothing is cleaned: the catalogue is all of the sky
+    imaging = SMALL.model_copy(update={"beam_table": tmp_path / "beam.ecsv", "max_iterations": 0})
+    options = SelfcalOptions(phase_rounds=0, amplitude_rounds=1, amplitude_interval_s=400.0)
+    table = run(sky.assign_attrs(dish_diameter=3.0), tmp_path / "images", options, two, imaging)[1].tables["2G"]
+    names = np.unique([sky["baseline_antenna1_name"], sky["baseline_antenna2_name"]])
+    reference = list(names).index(table.attrs["refant"])
+    expected = gain * np.exp(-1j * np.angle(gain[reference]))
+    found = table["GAIN"].sel(antenna_name=names).to_numpy()[0, :, 0]
+    # 19 baselines, 24 x 96 visibilities each, against 4 Jy
+    np.testing.assert_allclose(found, expected, atol=5e-3)
+
+
 def test_what_cannot_be_solved_says_so(quiet):
     nothing = np.zeros((256, 256), np.float32)
     solve = partial(solve_on_image, noise_jy=1e-3, reach=2, interval_s=60.0, phase_only=True, min_snr=3.0)
     with pytest.raises(CalibrationError, match="no sky"):
-        solve(quiet, nothing, subtraction.NOTHING, IMAGING)
+        solve(quiet, Sky(nothing, subtraction.NOTHING, AIRY), IMAGING)
     with pytest.raises(InputError, match="parallel hands"):
-        solve(quiet.assign_coords(polarization=["XY", "YX"]), nothing, subtraction.NOTHING, IMAGING)
+        solve(quiet.assign_coords(polarization=["XY", "YX"]), Sky(nothing, subtraction.NOTHING, AIRY), IMAGING)
