@@ -36,6 +36,7 @@ from dsa110_contimg.exceptions import InputError
 from dsa110_contimg.science.spot import Spot, spot_at
 from dsa110_contimg.views import style
 from dsa110_contimg.views.image import asinh_ticks
+from dsa110_contimg.views.interactive import at_the_end
 from dsa110_contimg.views.skyplot import NON_SCIENCE, in_image, noise_of, sky_plane
 
 SCREEN = 680
@@ -249,7 +250,7 @@ class ImageExplorer:
         side = _Side(self)
         panel.on_event(RangesUpdate, lambda event: self._redraw(source, event))
         panel.on_event(Tap, lambda event: side.show(event.x, event.y))
-        return row(column(panel, cursor), side.layout)
+        return row(column(panel, cursor), side.layout, sizing_mode="stretch_width")
 
     def seen(self, x: tuple[float, float], y: tuple[float, float]) -> dict[str, list[Any]]:
         """What is drawn of the image between two x and two y (pixels): columns of a bokeh source."""
@@ -328,7 +329,7 @@ class ImageExplorer:
         swap = (
             f"fetch({json.dumps(self.url)}, {{mode: 'no-cors'}}).then(() => location.replace({json.dumps(self.url)}))"
         )
-        return page.replace("</body>", f"<script>{swap}.catch(() => null)</script>\n</body>")
+        return at_the_end(page, f"<script>{swap}.catch(() => null)</script>")
 
     def _repr_html_(self) -> str:
         self.serve()
@@ -341,15 +342,16 @@ class _Side:
 
     def __init__(self, explorer: ImageExplorer) -> None:
         self._explorer = explorer
-        self.words = Div(text="Click a source.", width=340, name="chosen")
+        width: Any = {"sizing_mode": "stretch_width", "min_width": 200, "max_width": 340}  # what the page leaves
+        self.words = Div(text="Click a source.", name="chosen", **width)
         self.cut = ColumnDataSource({"shade": [], "x": [], "y": [], "dw": [], "dh": []}, name="cutout")
-        panel: Any = figure(width=340, height=300, tools="save", match_aspect=True, title="Cutout, to its own peak")
+        panel: Any = figure(height=300, tools="save", match_aspect=True, title="Cutout, to its own peak", **width)
         self.points = ColumnDataSource({"mhz": [], "flux": [], "low": [], "high": []}, name="spectrum")
         self.line = ColumnDataSource({"mhz": [], "flux": []}, name="catalogue")
         mapper = LinearColorMapper(palette=[to_hex(c) for c in style.SKY_MAP(np.linspace(0, 1, 256))])
         panel.image(image="shade", x="x", y="y", dw="dw", dh="dh", source=self.cut, color_mapper=mapper)
         spectrum: Any = figure(
-            width=340, height=240, tools="save", title="Spectrum", x_axis_label="MHz", y_axis_label="flux density (mJy)"
+            height=240, tools="save", title="Spectrum", x_axis_label="MHz", y_axis_label="flux density (mJy)", **width
         )
         spectrum.line("mhz", "flux", source=self.line, color=style.MUTED, line_dash="dashed", legend_label="catalogue")
         spectrum.segment("mhz", "low", "mhz", "high", source=self.points, color=style.BLUE)
@@ -357,7 +359,7 @@ class _Side:
         spectrum.legend.label_text_font_size = "9px"
         for one in (panel, spectrum):
             one.toolbar_location = None
-        self.layout = column(self.words, panel, spectrum)
+        self.layout = column(self.words, panel, spectrum, **width)
 
     def show(self, x: float, y: float) -> None:
         explorer = self._explorer

@@ -54,8 +54,8 @@ class Interactive:
     def to_html(self) -> str:
         """A whole page with everything in it."""
         note = f'<p style="{_NOTE}">{html.escape(self.caption)}</p>'
-        page = str(file_html(self.figure, INLINE, title=self.title))
-        return page.replace("</body>", f"{note}\n</body>").replace("<body>", '<body style="background:white">')
+        page = at_the_end(str(file_html(self.figure, INLINE, title=self.title)), note)
+        return page.replace("<body>", '<body style="background:white">')
 
     def save(self, path: Path) -> Path:
         """Write the page; errors as `pathlib.Path.write_text`."""
@@ -70,6 +70,15 @@ class Interactive:
         page = html.escape(self.to_html(), quote=True)
         shape = f"width:100%;max-width:{_WIDTH + 40}px;height:{self.height + 30}px;border:0;border-radius:6px"
         return f'<iframe title="{html.escape(self.title)}" srcdoc="{page}" style="{shape}"></iframe>'
+
+
+def at_the_end(page: str, addition: str) -> str:
+    """A page with something more at the end of its body.
+
+    Only the last ``</body>`` ends the body: bokeh's own scripts hold the tag in strings, which must stay whole.
+    """
+    before, end, after = page.rpartition("</body>")
+    return f"{before}{addition}\n{end}{after}"
 
 
 def interactive_amplitude(vis: xr.Dataset, x: Against = "uvdist") -> Interactive:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.request
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +20,7 @@ from bokeh.document import Document
 from bokeh.events import RangesUpdate, Tap
 from bokeh.models import ColumnDataSource
 from bokeh.models.widgets import Div
+from bokeh.resources import INLINE
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -219,6 +221,20 @@ def test_the_live_view_is_served_and_its_page_finds_it(img: xr.Dataset) -> None:
         session.close()
     finally:
         explorer.close()
+
+
+def test_a_page_that_looks_for_the_live_view_keeps_its_scripts_whole(img: xr.Dataset) -> None:
+    """Bokeh's own scripts hold ``</body>`` in strings: what is put in there leaves a page without its panels."""
+    explorer = ImageExplorer(img)
+    explorer.serve()
+    try:
+        page = explorer.to_html()
+    finally:
+        explorer.close()
+    scripts = re.findall(r"<script[^>]*>(.*?)</script>", page, re.DOTALL)
+    assert {text.strip() for text in INLINE.js_raw if "</body>" in text} <= {text.strip() for text in scripts}
+    assert page.count(f"fetch({json.dumps(explorer.url)}") == 1
+    assert page.index("fetch(" + json.dumps(explorer.url)) > page.rindex("</div>")
 
 
 def test_a_port_that_is_taken_is_an_error(img: xr.Dataset) -> None:
