@@ -41,6 +41,8 @@ from dsa110_contimg.views.skyplot import NON_SCIENCE, in_image, noise_of, sky_pl
 
 SCREEN = 680
 """Pixels of the view on a side."""
+_SETTLED_MS = 100
+"""The wheel must rest for so long before the kernel is asked; with bokeh's 500 most of the wait was this."""
 _SHADES = 255
 _NODES = 65
 """Of the sky on a side of the image, for the cursor: straight lines between them are true to 0.03 arcsec over 4 deg."""
@@ -226,7 +228,8 @@ class ImageExplorer:
         tools = "pan,wheel_zoom,box_zoom,reset,save" + (",tap" if live else "")
         panel: Any = figure(
             title=self._title(), width=SCREEN + 90, height=SCREEN, tools=tools, active_scroll="wheel_zoom",
-            match_aspect=True, x_axis_label="x (pixels, west)", y_axis_label="y (pixels, north)",
+            match_aspect=True, lod_timeout=_SETTLED_MS,
+            x_axis_label="x (pixels, west)", y_axis_label="y (pixels, north)",
             x_range=Range1d(start=-0.5, end=n_x - 0.5), y_range=Range1d(start=-0.5, end=n_y - 0.5),
         )  # fmt: skip
         panel.toolbar.logo = None

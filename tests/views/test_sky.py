@@ -193,6 +193,7 @@ def test_zooming_and_clicking_draw_anew(img: xr.Dataset) -> None:
     document = Document()
     document.add_root(explorer.panels())
     panel = document.roots[0].children[0].children[0]
+    assert panel.lod_timeout <= 100  # what bokeh waits after the wheel before it tells us
     source = document.select_one({"name": "image", "type": ColumnDataSource})
     panel._trigger_event(RangesUpdate(panel, x0=90.0, x1=110.0, y0=170.0, y1=190.0))
     assert source.data["value"][0].shape == (21, 21)
