@@ -5,9 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from dsa110_contimg.records import SubbandGroup
 from dsa110_contimg.settings import Settings, load_settings
+
+# how long an example takes says how busy the machine is
+hypothesis_settings.register_profile("untimed", deadline=None)
+hypothesis_settings.load_profile("untimed")
 
 
 @pytest.fixture
