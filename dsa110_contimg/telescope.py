@@ -78,10 +78,18 @@ class Stations:
 
 
 def location() -> EarthLocation:
-    """The array reference position (WGS84)."""
+    """The array reference position (WGS84).
+
+    Whoever turns the sky over it needs the orientation of the Earth, so with it astropy is told to take that of the
+    installed astropy-iers-data, measured and predicted, and nothing else. As it comes, astropy fetches a newer table
+    once that of the package is 30 days old, and fails where there is no network. Predictions are good to 10 ms of UT1
+    (0.15 arcsec) for some months, and reach a year ahead.
+    """
     from astropy import units as u  # kept out of module import, which must stay fast
     from astropy.coordinates import EarthLocation
+    from astropy.utils.iers import conf
 
+    conf.auto_download, conf.auto_max_age = False, None
     return EarthLocation.from_geodetic(LONGITUDE_DEG * u.deg, LATITUDE_DEG * u.deg, HEIGHT_M * u.m, ellipsoid="WGS84")
 
 

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import settings as hypothesis_settings
 
+from dsa110_contimg import telescope
 from dsa110_contimg.records import SubbandGroup
 from dsa110_contimg.settings import Settings, load_settings
 
+telescope.location()  # astropy takes the installed orientation of the Earth in tests that ask it alone, too
 # how long an example takes says how busy the machine is
 hypothesis_settings.register_profile("untimed", deadline=None)
 hypothesis_settings.load_profile("untimed")

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.time import Time
+from astropy.utils.iers import IERS_A
+from astropy_iers_data import IERS_A_FILE
 
 from dsa110_contimg import telescope
 
@@ -81,3 +83,12 @@ def test_the_mean_of_all_visibilities_has_the_noise_of_the_image() -> None:
     one = telescope.visibility_noise(telescope.CHANNEL_WIDTH_HZ, telescope.INTEGRATION_S)
     whole = telescope.radiometer_noise(96, telescope.N_CHANNELS * telescope.CHANNEL_WIDTH_HZ, telescope.GROUP_S)
     assert one / np.sqrt(n_visibilities) == pytest.approx(whole, rel=1e-12)
+
+
+def test_the_orientation_of_the_earth_is_the_installed_one_however_old(monkeypatch):
+    """A month after the package was made, and no network: predictions serve."""
+    table = IERS_A.open(IERS_A_FILE)
+    made = float(table.meta["predictive_mjd"])
+    monkeypatch.setattr(Time, "now", classmethod(lambda cls: cls(made + 200.0, format="mjd")))
+    telescope.location()
+    assert abs(float(Time(made + 190.0, format="mjd").delta_ut1_utc)) < 0.9
