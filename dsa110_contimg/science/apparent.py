@@ -4,7 +4,7 @@ A model image holds one flux per pixel, the mean over the observation. But while
 1.3 deg, so a source at the half-power radius grows or fades by a quarter of itself, and over the band its response
 and its spectrum change by tens of per cent. Subtracting the mean leaves sidelobes of several parts in a thousand of
 every source: more than the thermal noise from the first Jansky on. All of this is known, so it is put into the
-prediction, by direct Fourier transform of the brightest pixels; the rest goes through the gridder.
+prediction, by direct Fourier transform of the brightest sources; the rest goes through the gridder.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ class ApparentSky:
     def predict(self, model: NDArray[np.float32], noise_jy: float) -> NDArray[np.complex64]:
         """Visibilities (sample,) of a model (Jy/pixel, apparent).
 
-        Sources above `BRIGHT` times the noise (Jy/beam) of the image are predicted one by one; so is all the rest where
-        it is so little that gridding would take longer.
+        Sources above `BRIGHT` times the noise (Jy/beam) of the image are predicted by themselves, each with its own beam
+        and spectrum. The rest goes through the gridder, or is summed pixel by pixel where it has few.
         """
         rest = model.copy()
         self._sources = sources = self._take_sources(rest, BRIGHT * noise_jy)
