@@ -98,8 +98,8 @@ class ApparentSky:
     def predict(self, model: NDArray[np.float32], noise_jy: float) -> NDArray[np.complex64]:
         """Visibilities (sample,) of a model (Jy/pixel, apparent).
 
-        Sources above `BRIGHT` times the noise (Jy/beam) of the image are predicted by themselves, each with its own beam
-        and spectrum. The rest goes through the gridder, or is summed pixel by pixel where it has few.
+        Sources above `BRIGHT` times the noise (Jy/beam) of the image are predicted by themselves, each with a beam
+        and a spectrum of its own. The rest goes through the gridder, or is summed pixel by pixel where it has few.
         """
         rest = model.copy()
         self._sources = sources = self._take_sources(rest, BRIGHT * noise_jy)
