@@ -103,7 +103,7 @@ class ApparentSky:
         """
         rest = model.copy()
         self._sources = sources = self._take_sources(rest, BRIGHT * noise_jy)
-        y, x = np.nonzero(rest)
+        x, y = _filled(rest)
         out = np.zeros(len(self._gridder.weights), np.complex64)
         if len(x) > FEW_PIXELS:
             faint = float(np.abs(rest).max()) < BRIGHT * noise_jy
@@ -153,7 +153,7 @@ class ApparentSky:
 
     def _take_sources(self, model: NDArray[np.float32], least_jy: float) -> _Sources:
         """The brightest sources of a model, whose pixels are set to zero in it."""
-        y, x = np.nonzero(model)
+        x, y = _filled(model)
         flux = model[y, x].astype(np.float64)
         source = _grouped(x, y, flux, self._reach, least_jy)
         here = source >= 0
@@ -196,6 +196,12 @@ class ApparentSky:
         gain = beam * (self._response.frequencies[:, None] / self._response.mean_frequency_hz) ** index
         gain /= np.einsum("tb,tbs->s", self._response.weights, gain) / self._response.weights.sum()
         return np.asarray(gain / surviving_fraction(ra, dec, self._gridder.data, self._gridder.weights))
+
+
+def _filled(image: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(x, y) of the pixels that are not zero: what ``np.nonzero`` says, several times as fast."""
+    y, x = np.divmod(np.flatnonzero(image.ravel() != 0.0), image.shape[1])
+    return x, y
 
 
 def predict_sources(data: ImagingData, sources: PointSources) -> NDArray[np.complex64]:

@@ -13,18 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from dsa110_contimg.exceptions import ImagingError
 from dsa110_contimg.options import ImageOptions
 from dsa110_contimg.science.apparent import ApparentSky
 from dsa110_contimg.science.cleanmask import as_file
 from dsa110_contimg.science.gridding import Gridder
-from dsa110_contimg.science.silence import silence
+from dsa110_contimg.science.minor import Minor, padded_width, widened
 
 MAD_TO_SIGMA = 1.482602218505602
 _RISE = 1.2
@@ -33,14 +32,21 @@ repeated half as deep: the arms of the array make ridges in the point spread fun
 of which CLEAN between griddings knows only the inner half."""
 COARSE = 10.0
 """A residual may be gridded so many times less accurately than an image: the error is a fraction of what is gridded."""
+COARSEST = 300.0
+"""And so many times where it is cleaned further, and what is found subtracted from the visibilities."""
 _SHALLOWEST = 0.15
 """Depth at which that ends: the limit of what CLEAN can do is reached (a thousandth of the brightest source, say)."""
 _SETTLED = 0.98
 """A residual whose noise is above this times what it was when deconvolution was resumed has nothing left to find."""
+_BY_CHANCE = 0.05
+"""Probability of a peak of noise, somewhere among the pixels, that would be taken for an unfinished image."""
 _ABOVE_EDGE = 2.0
-_MOST_CALLS = 100
-"""Times that radler is called at most: it may come back without a component, once its mask is made."""
+_EVERY = 2
+"""Of pixels: those of one beam, five or more of them, say the same of the noise."""
 _DUST = 1e-6
+_SMALL = 20.0
+"""What cleaning takes from a residual nowhere by more than this times the noise is not gridded before it goes on: a
+source so faint leaves a tenth of the noise where its sidelobes are other than the point spread function says."""
 _DIVERGED = 0.2
 """A residual that cannot be kept below this times the dirty peak has diverged."""
 
@@ -182,18 +188,24 @@ def clean_jointly(
         if bad:  # the gridder takes NaN for nothing, without a word
             raise ImagingError("Visibilities with weight are not finite", found=f"{bad} of them", expected="none")
     # of what is deconvolved, the residual of the last major cycle alone has to be right
-    coarse = COARSE if options.max_iterations else 1.0
-    residuals = _stack([s.gridder.dirty(s.gridder.data.visibilities, coarse * s.gridder.accuracy) for s in shares])
-    models = np.zeros_like(residuals)
+    coarse = COARSEST if options.max_iterations else 1.0
+    dirty = _stack([s.gridder.dirty(s.gridder.data.visibilities, coarse * s.gridder.accuracy) for s in shares])
     sums = np.array([share.gridder.weight_sum for share in shares])
-    cycles = [_state(0, 0, band_mean(residuals, sums), band_mean(models, sums))]
-    if options.max_iterations:
-        with as_file(mask) as mask_file:
-            minor = _Minor(options, tuple(shares), _stack([share.psf for share in shares]), sums, mask_file, mask)
-            _descend(minor, (residuals, models), cycles, progress or _nobody)
-        if progress and len(cycles) == 1:
-            progress(cycles[0])
-    return JointDeconvolution(models, residuals, tuple(cycles))
+    if not options.max_iterations:
+        nothing = np.zeros_like(dirty)
+        return JointDeconvolution(nothing, dirty, (_state(0, 0, band_mean(dirty, sums), nothing),))
+    wide = None if mask is None else widened(mask, padded_width(len(mask)))
+    with as_file(wide) as mask_file:
+        bands = np.array([share.frequency_hz for share in shares]), sums
+        cell = shares[0].gridder.cell_rad
+        minor = Minor(_stack([share.psf for share in shares]), dirty, options, cell, mask_file, bands)
+        descent = _Descent(shares, minor, options, mask)
+        descent.run(progress or _nobody)
+        descent.refine()
+    cycles = tuple(descent.cycles)
+    if progress and len(cycles) == 1:
+        progress(cycles[0])
+    return JointDeconvolution(minor.models.copy(), minor.residuals.copy(), cycles)
 
 
 def band_mean(images: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -207,65 +219,33 @@ def _stack(images: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     return images[0][None] if len(images) == 1 else np.stack(images)
 
 
-def _descend(
-    minor: _Minor,
-    images: tuple[NDArray[np.float32], NDArray[np.float32]],
-    cycles: list[MajorCycle],
-    progress: Callable[[MajorCycle], None],
-) -> None:
-    """Major cycles; (residuals, models) are changed in place, ``cycles`` grows."""
-    residuals, models = images
-    depth = _first_depth(band_mean(minor.psfs, minor.sums), minor.options.major_gain)
-    radler, more, calls, done, resumed_at = minor.radler(images, depth), True, 0, 0, np.inf
-    try:
-        while more and cycles[-1].number < minor.options.max_major_cycles and calls < _MOST_CALLS:
-            before = models.copy(), residuals.copy()
-            with silence():
-                more = radler.perform(calls)
-            calls += 1
-            # without a component it has made its mask, perhaps: the model is the same, and so is what it leaves
-            cycle = cycles[-1]
-            if (total := done + int(radler.iteration_number)) > cycle.iterations:
-                _drop_dust(models)
-                differences = minor.subtract(images, cycle.noise_jy)
-                means = band_mean(residuals, minor.sums), band_mean(models, minor.sums)
-                cycle = _state(cycle.number + 1, total, *means)
-            if cycle is cycles[-1] or _is_progress(cycle, cycles[-1]):
-                if cycle is not cycles[-1]:
-                    minor.learn(differences, cycle.noise_jy)
-                    cycles.append(cycle)
-                    progress(cycle)
-                if more or not minor.is_unfinished(residuals, cycle, resumed_at):
-                    continue
-                resumed_at = cycle.noise_jy
-            else:
-                np.copyto(models, before[0])
-                np.copyto(residuals, before[1])
-                depth /= 2.0
-                if depth < _SHALLOWEST:
-                    _judge_rise(cycle, cycles)
-                    break
-            with silence():  # it speaks when it goes, too
-                done = cycles[-1].iterations
-                radler, more, calls = minor.radler(images, depth, done), True, 0
-    finally:
-        with silence():
-            del radler
-
-
 def _first_depth(psf: NDArray[np.float32], most: float) -> float:
     """Fraction of the peak to remove in a major cycle: what remains stands above the sidelobes that are not subtracted.
 
     A component's sidelobes are known as far as the point spread function reaches, half of the image. What it is at its
     edge is what stays, beyond, of all that was removed: with natural weights of a cross a fifth of the peak.
     """
-    edge = max(float(np.abs(side).max()) for side in (psf[:8], psf[-8:], psf[:, :8], psf[:, -8:]))
-    return min(most, max(_SHALLOWEST, 1.0 - _ABOVE_EDGE * edge))
+    return min(most, max(_SHALLOWEST, 1.0 - _ABOVE_EDGE * _edge(psf)))
+
+
+def _edge(psf: NDArray[np.float32]) -> float:
+    """Largest sidelobe at its edge."""
+    return max(float(np.abs(side).max()) for side in (psf[:8], psf[-8:], psf[:, :8], psf[:, -8:]))
 
 
 def _is_progress(cycle: MajorCycle, before: MajorCycle) -> bool:
     """False, too, if components on ridges have spread what the peak has lost."""
     return cycle.peak_jy < _RISE * before.peak_jy and cycle.noise_jy < _RISE * before.noise_jy
+
+
+def _peak(image: NDArray[np.float32]) -> float:
+    """Largest absolute value; NaN where there is one."""
+    return float(max(image.max(), -image.min()))
+
+
+def _most_changed(now: NDArray[np.float32], before: NDArray[np.float32]) -> float:
+    """Largest absolute difference of two images (n, n), row by row: what is small stays near the processor."""
+    return float(max(np.abs(one - other).max() for one, other in zip(now, before, strict=True)))
 
 
 def _drop_dust(model: NDArray[np.float32]) -> None:
@@ -291,109 +271,141 @@ def _state(number: int, iterations: int, residual: NDArray[np.float32], model: N
     return MajorCycle(
         number=number,
         iterations=iterations,
-        peak_jy=float(np.abs(residual).max()),
-        noise_jy=robust_rms(residual),
+        peak_jy=_peak(residual),
+        noise_jy=robust_rms(residual[::_EVERY, ::_EVERY]),
         model_jy=float(model.sum(dtype=np.float64)),
     )
 
 
-@dataclass(frozen=True)
-class _Minor:
-    """What the minor cycles are made with: of each share its point spread function and its sum of weights."""
+class _Descent:
+    """Major cycles over ``shares`` until nothing is left to find; ``cycles`` grows."""
 
-    options: ImageOptions
-    shares: tuple[Share, ...]
-    psfs: NDArray[np.float32]
-    sums: NDArray[np.float64]
-    mask_file: Path | None
-    mask: NDArray[np.bool_] | None
+    def __init__(
+        self, shares: Sequence[Share], minor: Minor, options: ImageOptions, mask: NDArray[np.bool_] | None
+    ) -> None:
+        self.shares, self.minor, self.options, self.mask = shares, minor, options, mask
+        self.sums = np.array([share.gridder.weight_sum for share in shares])
+        psf = band_mean(_stack([share.psf for share in shares]), self.sums)
+        self.depth = _first_depth(psf, options.major_gain)
+        self.small = 0.0 if options.deconvolver == "multiscale" else min(_SMALL, 1.0 / max(_edge(psf), 1e-3))
+        self.cycles = [self.state(0, 0)]
+        self.resumed_at_jy = np.inf
+        self.keep(is_coarse=True)
 
-    def is_unfinished(self, residuals: NDArray[np.float32], cycle: MajorCycle, resumed_at_jy: float) -> bool:
-        """Whether the residual (the mean of the shares') stands above its threshold although radler ended.
+    def keep(self, *, is_coarse: bool) -> None:
+        """Images as they are now, from visibilities: what to go back to."""
+        self.models, self.residuals, self.is_coarse = self.minor.models.copy(), self.minor.residuals.copy(), is_coarse
+
+    def run(self, progress: Callable[[MajorCycle], None]) -> None:
+        """Clean and grid in turn; ``progress`` is told of every cycle."""
+        self.minor.begin(self.depth)
+        try:
+            while (last := self.cycles[-1]).number < self.options.max_major_cycles:
+                is_all = self.clean_on()
+                if self.minor.iterations == last.iterations:
+                    return
+                is_coarse = not is_all and last.number + 1 < self.options.max_major_cycles
+                differences = self.subtract(is_coarse=is_coarse)
+                cycle = self.state(last.number + 1, self.minor.iterations)
+                if not _is_progress(cycle, last):
+                    if not self.is_undone(cycle):
+                        return
+                    continue
+                self.keep(is_coarse=is_coarse)
+                self.cycles.append(cycle)
+                progress(cycle)
+                if is_all and not self.is_unfinished():
+                    return
+                if is_all:
+                    self.resume()
+                self.learn(differences)
+        finally:
+            self.minor.end()
+
+    def refine(self) -> None:
+        """Grid the residual as it has to be in the end, where it was gridded to be cleaned further."""
+        if self.is_coarse:
+            self.subtract(is_coarse=False)
+            last = self.cycles[-1]
+            self.cycles[-1] = self.state(last.number, last.iterations)
+
+    def clean_on(self) -> bool:
+        """Minor cycles until what they removed is worth a gridding; whether there is nothing more to find."""
+        while True:
+            more = self.minor.perform()
+            if not self.is_small():
+                return not more
+            if not more:
+                if not self.is_unfinished():
+                    return True
+                self.resume()
+
+    def resume(self) -> None:
+        """Make another mask, and thresholds of the noise as it is now."""
+        self.resumed_at_jy = self.cycles[-1].noise_jy
+        self.minor.begin(self.depth, self.minor.iterations)
+
+    def is_undone(self, cycle: MajorCycle) -> bool:
+        """Go back to before a cycle that made things worse, to clean half as deep; False if that ends it."""
+        np.copyto(self.minor.models, self.models)
+        np.copyto(self.minor.residuals, self.residuals)
+        self.depth /= 2.0
+        if self.depth < _SHALLOWEST:
+            _judge_rise(cycle, self.cycles)
+            return False
+        self.minor.begin(self.depth, self.cycles[-1].iterations)
+        return True
+
+    def is_small(self) -> bool:
+        """Whether cleaning has changed the residuals so little that it may go on from what it made of them itself.
+
+        Sidelobes beyond the reach of the point spread function, which it does not know, are then below the noise. A
+        multiscale component takes little from every pixel, and much in all.
+        """
+        bounds = self.small * self.noises()
+        pairs = zip(self.minor.residuals, self.residuals, bounds, strict=True)
+        return all(_most_changed(now, before) <= bound for now, before, bound in pairs)
+
+    def subtract(self, *, is_coarse: bool) -> list[NDArray[np.complex64]]:
+        """Residual visibilities of the models; their images are put into the residuals."""
+        if self.options.deconvolver == "multiscale":
+            _drop_dust(self.minor.models)
+        differences = []
+        each = zip(self.shares, self.minor.residuals, self.minor.models, self.noises(), strict=True)
+        for share, residual, model, noise in each:
+            gridder = share.gridder
+            difference = share.apparent.predict(model, noise)
+            np.subtract(gridder.data.visibilities, difference, out=difference)
+            accuracy = (COARSEST if is_coarse else COARSE) * gridder.accuracy
+            np.copyto(residual, gridder.dirty(difference, accuracy))
+            differences.append(difference)
+        return differences
+
+    def state(self, number: int, iterations: int) -> MajorCycle:
+        residual, model = (band_mean(images, self.sums) for images in (self.minor.residuals, self.minor.models))
+        return _state(number, iterations, residual, model)
+
+    def learn(self, differences: list[NDArray[np.complex64]]) -> None:
+        """Let each share learn the spectra of its sources from what is left of its visibilities."""
+        for share, difference, noise in zip(self.shares, differences, self.noises(), strict=True):
+            share.apparent.learn(difference, noise)
+
+    def is_unfinished(self) -> bool:
+        """Whether the residual (the mean of the shares') stands above threshold and noise although radler ended.
 
         Radler reckons its thresholds from the noise before a cycle, with the sidelobes that the cycle takes away in
         it, and closes its mask at the first of them that it reaches: what is above five times the noise that is left
         may then be out of the mask for good. A run that was resumed at nearly this noise has done what it can.
         """
-        options = self.options
+        options, cycle = self.options, self.cycles[-1]
         sigmas = options.mask_sigma if self.mask is None and options.mask != "none" else options.threshold_sigma
-        least = max(sigmas * cycle.noise_jy, options.threshold_jy)
-        residual = band_mean(residuals, self.sums)
-        peak = float(np.abs(residual if self.mask is None else residual[self.mask]).max(initial=0.0))
-        settled = cycle.noise_jy >= _SETTLED * resumed_at_jy or cycle.iterations >= options.max_iterations
+        residual = band_mean(self.minor.residuals, self.sums)
+        within = residual if self.mask is None else residual[self.mask]
+        least = max(max(sigmas, float(norm.isf(_BY_CHANCE / 2 / within.size))) * cycle.noise_jy, options.threshold_jy)
+        peak = _peak(within)
+        settled = cycle.noise_jy >= _SETTLED * self.resumed_at_jy or self.minor.iterations >= options.max_iterations
         return peak > least and not settled
 
-    def noises(self, noise_jy: float) -> NDArray[np.float64]:
+    def noises(self) -> NDArray[np.float64]:
         """Noise of each share, from that of the mean."""
-        return np.asarray(noise_jy * np.sqrt(self.sums.sum() / self.sums))
-
-    def subtract(
-        self, images: tuple[NDArray[np.float32], NDArray[np.float32]], noise_jy: float
-    ) -> list[NDArray[np.complex64]]:
-        """Residual visibilities of the models; their images are put into the residuals."""
-        residuals, models = images
-        differences = []
-        for share, residual, model, noise in zip(self.shares, residuals, models, self.noises(noise_jy), strict=True):
-            gridder = share.gridder
-            difference = gridder.data.visibilities - share.apparent.predict(model, noise)
-            # the model was changed in place; the residual must be too, for radler holds on to both
-            np.copyto(residual, gridder.dirty(difference, COARSE * gridder.accuracy))
-            differences.append(difference)
-        return differences
-
-    def learn(self, differences: list[NDArray[np.complex64]], noise_jy: float) -> None:
-        """Let each share learn the spectra of its sources from what is left of its visibilities."""
-        for share, difference, noise in zip(self.shares, differences, self.noises(noise_jy), strict=True):
-            share.apparent.learn(difference, noise)
-
-    def radler(self, images: tuple[NDArray[np.float32], NDArray[np.float32]], depth: float, done: int = 0) -> Any:
-        """A radler on (residuals, models) that removes the fraction ``depth`` of the peak in a major cycle.
-
-        ``done`` minor iterations were made before.
-        """
-        import radler
-
-        cell = self.shares[0].gridder.cell_rad
-        with silence():
-            if len(self.shares) == 1:
-                return radler.Radler(self._settings(depth, done), self.psfs[0], images[0][0], images[1][0], cell)
-            frequencies = np.array([share.frequency_hz for share in self.shares])
-            # radler takes the middle of a band for its frequency
-            bands = np.stack([frequencies, frequencies], axis=-1)
-            relative = self.sums / self.sums.sum()
-            return radler.Radler(
-                self._settings(depth, done), self.psfs, *images, cell, len(self.shares), bands, relative
-            )
-
-    def _settings(self, depth: float, done: int) -> Any:
-        import radler
-
-        options, settings = self.options, radler.Settings()
-        gridder = self.shares[0].gridder
-        settings.trimmed_image_width = settings.trimmed_image_height = gridder.n_pixels
-        settings.pixel_scale.x = settings.pixel_scale.y = gridder.cell_rad
-        settings.algorithm_type = radler.AlgorithmType.generic_clean
-        # Clark's way, over the brightest pixels alone; hogbom subtracts the whole function for each component
-        settings.use_sub_minor_optimization = options.deconvolver != "hogbom"
-        if options.deconvolver == "multiscale":
-            settings.algorithm_type = radler.AlgorithmType.multiscale
-            cell_arcsec = np.degrees(gridder.cell_rad) * 3600.0
-            settings.multiscale.scale_list = [scale / cell_arcsec for scale in options.scales_arcsec]
-        settings.thread_count = options.threads
-        settings.minor_iteration_count = max(options.max_iterations - done, 0)
-        # it counts calls without a component, too, and cleans less in the last: we count ourselves
-        settings.major_iteration_count = _MOST_CALLS
-        settings.minor_loop_gain = options.minor_gain
-        settings.major_loop_gain = depth
-        settings.auto_threshold_sigma = options.threshold_sigma
-        settings.absolute_threshold = options.threshold_jy
-        if len(self.shares) > 1:
-            settings.channels_out = len(self.shares)
-            # a logarithmic one does not end where a component is faint in some share (50,000 iterations for 1300)
-            settings.spectral_fitting.mode = radler.SpectralFittingMode.polynomial
-            settings.spectral_fitting.terms = options.spectral_terms
-        if self.mask_file is not None:
-            settings.fits_mask = str(self.mask_file)
-        elif options.mask != "none":
-            settings.auto_mask_sigma = options.mask_sigma
-        return settings
+        return np.asarray(self.cycles[-1].noise_jy * np.sqrt(self.sums.sum() / self.sums))

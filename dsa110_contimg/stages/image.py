@@ -34,6 +34,7 @@ from dsa110_contimg.science.faraway import FarFit, fit_and_subtract, solar_elong
 from dsa110_contimg.science.geometry import geometry
 from dsa110_contimg.science.grid import SkyGrid
 from dsa110_contimg.science.gridding import Gridder
+from dsa110_contimg.science.heap import kept_memory
 from dsa110_contimg.science.imaging import Cleaned, memory_estimate, require, require_memory, uv_limits_lambda
 from dsa110_contimg.science.phasing import of_one_centre
 from dsa110_contimg.science.response import Response, image_response, noise_map
@@ -124,6 +125,7 @@ class _Done(NamedTuple):
     source: _Source
 
 
+@kept_memory()
 def image(
     visibilities: Visibilities,
     options: ImageOptions,
@@ -175,6 +177,7 @@ def image(
     return _write(done, options, out_dir / done.source.group_id)
 
 
+@kept_memory()
 def image_in_memory(
     visibilities: Visibilities,
     options: ImageOptions,

@@ -9,7 +9,7 @@ from dsa110_contimg.options import ImageOptions
 from dsa110_contimg.science.apparent import ApparentSky
 from dsa110_contimg.science.averaging import from_dataset
 from dsa110_contimg.science.beam import airy_power, separation
-from dsa110_contimg.science.deconvolution import clean, robust_rms
+from dsa110_contimg.science.deconvolution import COARSEST, clean, robust_rms
 from dsa110_contimg.science.grid import SkyGrid
 from dsa110_contimg.science.gridding import Gridder
 from dsa110_contimg.science.restoring import fit_beam, restore
@@ -66,7 +66,8 @@ def test_there_are_as_many_major_cycles_as_may_be(observe):
     assert [cycles[-1].number for cycles in found] == [1, 3]
     # one that is the last is as deep as one that is not
     assert found[0][1].iterations == found[1][1].iterations
-    assert found[0][1].peak_jy == pytest.approx(found[1][1].peak_jy, rel=1e-4)
+    # where it goes on, the residual is gridded to so much
+    assert found[0][1].peak_jy == pytest.approx(found[1][1].peak_jy, rel=COARSEST * g.accuracy)
 
 
 def test_no_iterations_leave_the_dirty_image(observe):
