@@ -114,11 +114,11 @@ class ApparentSky:
             predict_points(self._rows, self._channels, points, steady, out)
         if len(sources.flux):
             together = in_clusters(sources.points, sources.flux_of)
-            gain = np.ascontiguousarray(sources.gain, np.float32)
             if are_small(self._rows, self._channels, together):
+                gain = np.ascontiguousarray(np.swapaxes(sources.gain, 1, 2), np.float32)
                 predict_clusters(self._rows, self._channels, sources.points, together, gain, out)
             else:
-                each = np.ascontiguousarray(gain[..., sources.points.source] * sources.flux_of, np.float32)
+                each = np.ascontiguousarray(sources.gain[..., sources.points.source] * sources.flux_of, np.float32)
                 predict_points(self._rows, self._channels, sources.points, each, out)
         return out
 
@@ -140,9 +140,8 @@ class ApparentSky:
         points = sources.points._replace(lmn=centre, centre=centre, source=np.arange(len(flux)))
         sums = np.zeros((LANES, 2, len(flux)))
         weights = self._gridder.weights
-        project(
-            self._rows, self._channels, points, np.ascontiguousarray(gain, np.float32), slope, residual, weights, sums
-        )
+        along_bins = np.ascontiguousarray(np.swapaxes(gain * slope, 1, 2), np.float32)
+        project(self._rows, self._channels, points, along_bins, residual, weights, sums)
         along, norm = sums.sum(axis=0)
         norm = np.maximum(norm, 1e-12 * self._gridder.weight_sum)
         change = along / (flux * norm)

@@ -16,6 +16,8 @@ LANES = 16
 """Parts in which the rows are worked through, side by side."""
 _TERMS = 16
 """Most terms of the series of `predict_clusters`."""
+_HALF_TERMS = 8
+"""Terms that are evaluated at once, whether they are needed or not."""
 _FARTHEST = 3.7
 """Phase (rad) at the edges of the band up to which so many terms are enough, to 5e-5."""
 _TRUNCATION = 1e-5
@@ -187,7 +189,7 @@ def _series(
     series_re: NDArray[np.float32],
     series_im: NDArray[np.float32],
 ) -> int:
-    """Fill the coefficients (term, source) of each cluster's sum, its centre's phase taken off; returns the terms.
+    """Fill the coefficients (source, term) of each cluster's sum, its centre's phase taken off; returns the terms.
 
     With x = (f - middle) / half and theta a point's phase against the centre over half of the band, the sum of
     flux exp(i theta (middle / half + x)) is a series in x of the moments of i theta over j!. ``middle`` and ``half``
@@ -213,83 +215,76 @@ def _series(
             for p in range(clusters.first[s], clusters.first[s + 1]):
                 a += re[p]
                 b += im[p]
-            series_re[j, s], series_im[j, s] = a, b
+            series_re[s, j], series_im[s, j] = a, b
         share = np.float32(1.0 / (j + 1))
         for p in range(len(turns)):
             turned = -im[p] * theta[p] * share
             im[p] = re[p] * theta[p] * share
             re[p] = turned
+    series_re[:, terms:] = 0.0
+    series_im[:, terms:] = 0.0
     return terms
 
 
+# a function of its own: straight lines over all channels are what the compiler turns into vector instructions
 @njit(cache=True, fastmath=True)
-def _evaluate(coefficients: NDArray[np.float32], terms: int, x: np.float32, out: NDArray[np.float32]) -> None:
-    """Horner's rule, term after term for all sources, which is what the compiler turns into vector instructions."""
-    for s in range(len(out)):
-        out[s] = coefficients[terms - 1, s]
-    for j in range(terms - 2, -1, -1):
-        of = coefficients[j]
-        for s in range(len(out)):
-            out[s] = out[s] * x + of[s]
-
-
-# sums and steps apart: with all of these arrays in one loop the compiler no longer proves that they do not overlap
-@njit(cache=True, fastmath=True)
-def _sum_clusters(
-    gain: NDArray[np.float32],
-    bin_: int,
+def _add_cluster(
+    x: NDArray[np.float32],
     a: NDArray[np.float32],
     b: NDArray[np.float32],
+    gain: NDArray[np.float32],
     re: NDArray[np.float32],
     im: NDArray[np.float32],
-) -> complex:
-    """Sum of the clusters on one channel; ``gain`` (bin, source)."""
-    real, imaginary = np.float32(0.0), np.float32(0.0)
-    for s in range(len(re)):
-        real += gain[bin_, s] * (a[s] * re[s] - b[s] * im[s])
-        imaginary += gain[bin_, s] * (a[s] * im[s] + b[s] * re[s])
-    return complex(real, imaginary)
-
-
-@njit(cache=True, fastmath=True)
-def _step(
-    re: NDArray[np.float32], im: NDArray[np.float32], step_re: NDArray[np.float32], step_im: NDArray[np.float32]
+    sum_re: NDArray[np.float32],
+    sum_im: NDArray[np.float32],
 ) -> None:
-    """Phasors move on to the next channel."""
-    for s in range(len(re)):
-        turned = re[s] * step_re[s] - im[s] * step_im[s]
-        im[s] = re[s] * step_im[s] + im[s] * step_re[s]
-        re[s] = turned
+    """Add one cluster: its series of `_HALF_TERMS` coefficients ``a`` and ``b``, its gain, its centre's phasors."""
+    a0, a1, a2, a3, a4, a5, a6, a7 = a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]
+    b0, b1, b2, b3, b4, b5, b6, b7 = b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]
+    for k in range(len(x)):
+        y = x[k]
+        real = ((((((a7 * y + a6) * y + a5) * y + a4) * y + a3) * y + a2) * y + a1) * y + a0
+        imaginary = ((((((b7 * y + b6) * y + b5) * y + b4) * y + b3) * y + b2) * y + b1) * y + b0
+        sum_re[k] += gain[k] * (real * re[k] - imaginary * im[k])
+        sum_im[k] += gain[k] * (real * im[k] + imaginary * re[k])
 
 
-# a function of its own, for the same reason, and because views of arrays that threads share are counted one by one
+# a function of its own, because views of arrays that threads share are counted one by one
 @njit(cache=True, fastmath=True)
 def _along_row(
-    channels: tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]],
+    frequencies: NDArray[np.float64],
     gain: NDArray[np.float32],
-    delays: tuple[NDArray[np.float64], NDArray[np.float64]],
-    series: tuple[NDArray[np.float32], NDArray[np.float32]],
-    memory: NDArray[np.float32],
+    delay: NDArray[np.float64],
+    series: tuple[int, NDArray[np.float32], NDArray[np.float32]],
+    scratch: tuple[NDArray[np.float64], NDArray[np.float32]],
     out: NDArray[np.complex64],
 ) -> None:
     """Add the clusters to one row.
 
-    ``delays`` of their centres (s), and scratch; ``memory`` holds scratch, phasors of the centres and of their steps.
+    ``gain`` (source, channel); ``delay`` (source,) of the centres (s); ``series``: number of terms and coefficients
+    (source, term).
     """
-    frequencies, uneven, bins = channels
-    delay, turns = delays
-    a, b, re, im, step_re, step_im = memory[0], memory[1], memory[2], memory[3], memory[4], memory[5]
+    terms, series_re, series_im = series
+    n = len(frequencies)
+    turns, memory = scratch[0][:n], scratch[1]
+    x, high, re, im = memory[0, :n], memory[1, :n], memory[2, :n], memory[3, :n]
+    sum_re, sum_im = memory[4, :n], memory[5, :n]
     middle = 0.5 * (frequencies[0] + frequencies[-1])
     half = max(0.5 * (frequencies[-1] - frequencies[0]), 1.0)
-    terms = len(series[0])
-    for k in range(len(frequencies)):
-        if uneven[k]:
-            _turn(delay, frequencies[k], turns, re, im)
-        x = np.float32((frequencies[k] - middle) / half)
-        _evaluate(series[0], terms, x, a)
-        _evaluate(series[1], terms, x, b)
-        out[k] += _sum_clusters(gain, bins[k], a, b, re, im)
-        _step(re, im, step_re, step_im)
+    for k in range(n):
+        x[k] = (frequencies[k] - middle) / half
+        sum_re[k] = sum_im[k] = 0.0
+    for s in range(len(delay)):
+        for k in range(n):
+            turns[k] = delay[s] * frequencies[k]
+        phasors(turns, re, im)
+        _add_cluster(x, series_re[s], series_im[s], gain[s], re, im, sum_re, sum_im)
+        if terms > _HALF_TERMS:
+            for k in range(n):
+                high[k] = gain[s, k] * x[k] ** _HALF_TERMS
+            _add_cluster(x, series_re[s, _HALF_TERMS:], series_im[s, _HALF_TERMS:], high, re, im, sum_re, sum_im)
+    for k in range(n):
+        out[k] += complex(sum_re[k], sum_im[k])
 
 
 @njit(parallel=True, cache=True, fastmath=True)
@@ -301,43 +296,64 @@ def predict_clusters(
     gain: NDArray[np.float32],
     out: NDArray[np.complex64],
 ) -> None:
-    """Add to ``out`` (sample,) the ``clusters`` of the points, each of which shares one ``gain`` (time, bin, source).
+    """Add to ``out`` (sample,) the ``clusters`` of the points, each of which shares one ``gain`` (time, source, bin).
 
     The points of a cluster lie within a beam of each other, so what they are relative to its centre changes by less
-    than a radian over the band: a few terms of a series in frequency say it, and a channel costs one step for each
+    than a radian over the band: a few terms of a series in frequency say it, and a channel costs one phasor for each
     cluster instead of one for each point. `are_small` says whether they do.
     """
     n_rows, n_sources, n_points = len(rows.time), len(points.centre), len(clusters.flux)
+    longest = (channels.first[1:] - channels.first[:-1]).max()
     for lane in prange(LANES):
-        left, delay, turns = np.empty(n_sources, np.float32), np.empty(n_sources), np.empty(n_sources)
-        memory = np.empty((6, n_sources), np.float32)
-        series_re, series_im = np.empty((_TERMS, n_sources), np.float32), np.empty((_TERMS, n_sources), np.float32)
+        left, delay = np.empty(n_sources, np.float32), np.empty(n_sources)
+        gain_here = np.empty((n_sources, longest), np.float32)
+        of_channels = np.empty(longest), np.empty((6, longest), np.float32)
+        series_re, series_im = np.zeros((n_sources, _TERMS), np.float32), np.zeros((n_sources, _TERMS), np.float32)
         of_points = np.empty((3, n_points), np.float32)
         scratch = np.empty(n_points), of_points[0], of_points[1], of_points[2]
+        time_, list_ = np.int64(-1), np.int64(-1)
         for row in range(lane * n_rows // LANES, (lane + 1) * n_rows // LANES):
             number = rows.offsets[row + 1] - rows.offsets[row]
             which = rows.channels[row]
             first = channels.first[which]
+            if rows.time[row] != time_ or which != list_:
+                time_, list_ = rows.time[row], which
+                for s in range(n_sources):
+                    for k in range(number):
+                        gain_here[s, k] = gain[time_, s, channels.bins[first + k]]
             low, high = channels.frequencies[first], channels.frequencies[first + number - 1]
             middle, half = 0.5 * (low + high), max(0.5 * (high - low), 1.0)
             _smearing(rows, channels, points, row, left)
             at = rows.uvw[row]
             terms = _series(clusters, at, middle / speed_of_light, half / speed_of_light, scratch, series_re, series_im)
             paths(at[0] / speed_of_light, at[1] / speed_of_light, at[2] / speed_of_light, points.centre, delay)
-            _turn(delay, low, turns, memory[2], memory[3])
-            _turn(delay, channels.step[which], turns, memory[4], memory[5])
-            for j in range(terms):
-                series_re[j] *= left
-                series_im[j] *= left
-            here = slice(first, first + number)
+            for s in range(n_sources):
+                for j in range(terms):
+                    series_re[s, j] *= left[s]
+                    series_im[s, j] *= left[s]
             _along_row(
-                (channels.frequencies[here], channels.uneven[here], channels.bins[here]),
-                gain[rows.time[row]],
-                (delay, turns),
-                (series_re[:terms], series_im[:terms]),
-                memory,
+                channels.frequencies[first : first + number],
+                gain_here,
+                delay,
+                (terms, series_re, series_im),
+                of_channels,
                 out[rows.offsets[row] : rows.offsets[row + 1]],
             )
+
+
+@njit(cache=True, fastmath=True)
+def _along_phasors(
+    slope: NDArray[np.float32],
+    samples: NDArray[np.float32],
+    re: NDArray[np.float32],
+    im: NDArray[np.float32],
+) -> tuple[np.float32, np.float32]:
+    """Sums over a row of w x g Re(R conj(phasor)) and w (x g)^2; ``samples`` are w Re(R), w Im(R) and w."""
+    along, norm = np.float32(0.0), np.float32(0.0)
+    for k in range(len(re)):
+        along += slope[k] * (samples[0, k] * re[k] + samples[1, k] * im[k])
+        norm += slope[k] ** 2 * samples[2, k]
+    return along, norm
 
 
 @njit(parallel=True, cache=True, fastmath=True)
@@ -345,39 +361,44 @@ def project(
     rows: Rows,
     channels: Channels,
     points: Points,
-    gain: NDArray[np.float32],
-    slope: NDArray[np.float64],
+    slope: NDArray[np.float32],
     residual: NDArray[np.complex64],
     weights: NDArray[np.float32],
     sums: NDArray[np.float64],
 ) -> None:
-    """Gather in ``sums`` (lane, 2, source) w x g Re(R conj(phasor)) and w (x g)^2, x the ``slope`` (bin, source)."""
+    """Gather in ``sums`` (lane, 2, source) w x g Re(R conj(phasor)) and w (x g)^2.
+
+    ``slope`` (time, source, bin) is x g; smearing is taken at the middle of a row's channels.
+    """
     n_rows, n_points = len(rows.time), len(points.source)
+    longest = (channels.first[1:] - channels.first[:-1]).max()
     for lane in prange(LANES):
-        left = np.empty(n_points, np.float32)
-        delay, turns = np.empty(n_points), np.empty(n_points)
-        re, im = np.empty(n_points, np.float32), np.empty(n_points, np.float32)
-        step_re, step_im = np.empty(n_points, np.float32), np.empty(n_points, np.float32)
+        left, delay = np.empty(n_points, np.float32), np.empty(n_points)
+        slope_here, turns = np.empty((n_points, longest), np.float32), np.empty(longest)
+        memory = np.empty((5, longest), np.float32)
+        time_, list_ = np.int64(-1), np.int64(-1)
         for row in range(lane * n_rows // LANES, (lane + 1) * n_rows // LANES):
-            _smearing(rows, channels, points, row, left)
-            u, v, w = rows.uvw[row]
-            for p in range(n_points):
-                l, m, n1 = points.lmn[p]
-                delay[p] = (u * l + v * m + w * n1) / speed_of_light
+            begin, number = rows.offsets[row], rows.offsets[row + 1] - rows.offsets[row]
             which = rows.channels[row]
             first = channels.first[which]
-            _turn(delay, channels.frequencies[first], turns, re, im)
-            _turn(delay, channels.step[which], turns, step_re, step_im)
-            for k in range(rows.offsets[row + 1] - rows.offsets[row]):
-                if channels.uneven[first + k]:
-                    _turn(delay, channels.frequencies[first + k], turns, re, im)
-                here, x = gain[rows.time[row], channels.bins[first + k]], slope[channels.bins[first + k]]
-                v_re, v_im = residual[rows.offsets[row] + k].real, residual[rows.offsets[row] + k].imag
-                weight = weights[rows.offsets[row] + k]
+            if rows.time[row] != time_ or which != list_:
+                time_, list_ = rows.time[row], which
                 for p in range(n_points):
-                    a = here[p] * left[p] * x[p]
-                    sums[lane, 0, p] += weight * a * (v_re * re[p] + v_im * im[p])
-                    sums[lane, 1, p] += weight * a * a
-                    turned = re[p] * step_re[p] - im[p] * step_im[p]
-                    im[p] = re[p] * step_im[p] + im[p] * step_re[p]
-                    re[p] = turned
+                    for k in range(number):
+                        slope_here[p, k] = slope[time_, p, channels.bins[first + k]]
+            _smearing(rows, channels, points, row, left)
+            u, v, w = rows.uvw[row] / speed_of_light
+            paths(u, v, w, points.lmn, delay)
+            samples, re, im = memory[:3, :number], memory[3, :number], memory[4, :number]
+            for k in range(number):
+                weight = weights[begin + k]
+                samples[0, k] = weight * residual[begin + k].real
+                samples[1, k] = weight * residual[begin + k].imag
+                samples[2, k] = weight
+            for p in range(n_points):
+                for k in range(number):
+                    turns[k] = delay[p] * channels.frequencies[first + k]
+                phasors(turns[:number], re, im)
+                along, norm = _along_phasors(slope_here[p], samples, re, im)
+                sums[lane, 0, p] += left[p] * along
+                sums[lane, 1, p] += left[p] ** 2 * norm

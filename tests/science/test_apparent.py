@@ -137,7 +137,8 @@ def test_clusters_are_the_sum_of_their_points(observe):
     points = Points(sky._lmn(x, y), source, sky._lmn(*mean), data.track.integration_s)
     gain = rng.uniform(0.2, 1.0, (3, len(sky._response.frequencies), 6)).astype(np.float32)
     together, single = (np.zeros(len(data.weights), np.complex64) for _ in range(2))
-    predict_clusters(sky._rows, sky._channels, points, in_clusters(points, flux), gain, together)
+    along_bins = np.ascontiguousarray(np.swapaxes(gain, 1, 2))
+    predict_clusters(sky._rows, sky._channels, points, in_clusters(points, flux), along_bins, together)
     predict_points(sky._rows, sky._channels, points, np.ascontiguousarray(gain[..., source] * flux), single)
     # single precision, of the 120 terms and of the phasors that are stepped over 192 channels
     np.testing.assert_allclose(together, single, atol=1e-5 * np.abs(flux).sum())
