@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 # of mallopt(3)
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _MANY_MAPS, _NO_MAPS = 65536, 0
-_GIVE_BACK, _KEEP = 64 * 2**20, 2**31 - 1
+_LARGE = 32 * 2**20
+"""Bytes of an array from which it is taken from the system by itself. The library raises this from 128 kB to as much
+when arrays are freed, but no longer once one of its settings was touched."""
+_GIVE_BACK, _KEEP = 2 * _LARGE, 2**31 - 1
 """Bytes at the top of the heap above which they go back to the system."""
 
 _lock = threading.Lock()
@@ -44,5 +47,6 @@ def kept_memory() -> Iterator[None]:
             _users -= 1
             if not _users:
                 library.mallopt(_MMAP_MAX, _MANY_MAPS)
+                library.mallopt(_MMAP_THRESHOLD, _LARGE)
                 library.mallopt(_TRIM_THRESHOLD, _GIVE_BACK)
                 library.malloc_trim(0)
