@@ -107,7 +107,7 @@ class ApparentSky:
         out = np.zeros(len(self._gridder.weights), np.complex64)
         if len(x) > FEW_PIXELS:
             faint = float(np.abs(rest).max()) < BRIGHT * noise_jy
-            out = self._gridder.predict(rest, (_COARSE if faint else 1.0) * self._gridder.accuracy)
+            out = self._gridder.predict(rest, self._gridder.coarser(_COARSE if faint else 1.0))
         elif len(x):
             points = Points(self._lmn(x, y), np.zeros(len(x), np.int64), np.zeros((0, 3)), 0.0)
             steady = np.ones((*self._response.weights.shape, 1), np.float32) * rest[y, x]

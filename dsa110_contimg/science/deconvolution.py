@@ -189,7 +189,7 @@ def clean_jointly(
             raise ImagingError("Visibilities with weight are not finite", found=f"{bad} of them", expected="none")
     # of what is deconvolved, the residual of the last major cycle alone has to be right
     coarse = COARSEST if options.max_iterations else 1.0
-    dirty = _stack([s.gridder.dirty(s.gridder.data.visibilities, coarse * s.gridder.accuracy) for s in shares])
+    dirty = _stack([s.gridder.dirty(s.gridder.data.visibilities, s.gridder.coarser(coarse)) for s in shares])
     sums = np.array([share.gridder.weight_sum for share in shares])
     if not options.max_iterations:
         nothing = np.zeros_like(dirty)
@@ -308,7 +308,7 @@ class _Descent:
                 differences = self.subtract(is_coarse=is_coarse)
                 cycle = self.state(last.number + 1, self.minor.iterations)
                 if not _is_progress(cycle, last):
-                    if not self.is_undone(cycle):
+                    if not self.undo(cycle):
                         return
                     continue
                 self.keep(is_coarse=is_coarse)
@@ -345,7 +345,7 @@ class _Descent:
         self.resumed_at_jy = self.cycles[-1].noise_jy
         self.minor.begin(self.depth, self.minor.iterations)
 
-    def is_undone(self, cycle: MajorCycle) -> bool:
+    def undo(self, cycle: MajorCycle) -> bool:
         """Go back to before a cycle that made things worse, to clean half as deep; False if that ends it."""
         np.copyto(self.minor.models, self.models)
         np.copyto(self.minor.residuals, self.residuals)
@@ -376,8 +376,7 @@ class _Descent:
             gridder = share.gridder
             difference = share.apparent.predict(model, noise)
             np.subtract(gridder.data.visibilities, difference, out=difference)
-            accuracy = (COARSEST if is_coarse else COARSE) * gridder.accuracy
-            np.copyto(residual, gridder.dirty(difference, accuracy))
+            np.copyto(residual, gridder.dirty(difference, gridder.coarser(COARSEST if is_coarse else COARSE)))
             differences.append(difference)
         return differences
 

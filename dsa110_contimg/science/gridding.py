@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from dsa110_contimg.exceptions import ImagingError
 from dsa110_contimg.science.averaging import ImagingData
 
+_COARSEST = 0.03
+
 
 @dataclass(frozen=True)
 class Gridder:
@@ -43,6 +45,10 @@ class Gridder:
         if not total > 0.0:
             raise ImagingError("No visibility has weight in this image", expected="a smaller cell, or unflagged data")
         return total
+
+    def coarser(self, times: float) -> float:
+        """An accuracy so many times coarser than the gridder's own, up to 3 %: beyond, nothing is gained."""
+        return max(self.accuracy, min(times * self.accuracy, _COARSEST))
 
     def dirty(self, visibilities: NDArray[np.complex64], accuracy: float | None = None) -> NDArray[np.float32]:
         """Image of visibilities: sum w V exp(-2 pi i (u l + v m + w (n - 1))) / sum w.

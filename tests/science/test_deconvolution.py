@@ -67,7 +67,7 @@ def test_there_are_as_many_major_cycles_as_may_be(observe):
     # one that is the last is as deep as one that is not
     assert found[0][1].iterations == found[1][1].iterations
     # where it goes on, the residual is gridded to so much
-    assert found[0][1].peak_jy == pytest.approx(found[1][1].peak_jy, rel=COARSEST * g.accuracy)
+    assert found[0][1].peak_jy == pytest.approx(found[1][1].peak_jy, rel=g.coarser(COARSEST))
 
 
 def test_no_iterations_leave_the_dirty_image(observe):
