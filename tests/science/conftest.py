@@ -193,3 +193,21 @@ def nothing_computed():
         raise AssertionError("something was computed")
 
     return lambda: dask.config.set(scheduler=refuse)
+
+
+class FlatSky:
+    """Sources that are the same in every visibility, as `observe` makes them; predicts as `ApparentSky` does."""
+
+    def __init__(self, gridder):
+        self.gridder = gridder
+
+    def predict(self, model, noise_jy):  # noqa: ARG002  (the signature of ApparentSky)
+        return self.gridder.predict(model)
+
+    def learn(self, residual, noise_jy):
+        pass
+
+
+@pytest.fixture(scope="session")
+def flat_sky():
+    return FlatSky

@@ -20,47 +20,34 @@ OPTIONS = ImageOptions(n_pixels=N, cell_arcsec=8.0)
 SIGMA = telescope.visibility_noise(16 * telescope.CHANNEL_WIDTH_HZ, telescope.INTEGRATION_S)
 
 
-class FlatSky:
-    """Sources that are the same in every visibility, as `observe` makes them."""
-
-    def __init__(self, gridder):
-        self.gridder = gridder
-
-    def predict(self, model, noise_jy):  # noqa: ARG002  (the signature of ApparentSky)
-        return self.gridder.predict(model)
-
-    def learn(self, residual, noise_jy):
-        pass
-
-
 def gridder_of(dataset):
     data = from_dataset(dataset, 0.001, 0.0237)
     return Gridder(data, imaging_weights(data, N, CELL, "briggs", 0.5), N, CELL, 1e-4, 2)
 
 
-def test_cleaning_leaves_the_thermal_noise(observe):
+def test_cleaning_leaves_the_thermal_noise(flat_sky, observe):
     g = gridder_of(observe([(0.004, -0.003, 0.8), (-0.006, 0.001, 0.3)], n_times=8, noise_jy=SIGMA))
     seen = []
-    result = clean(g, g.psf(), OPTIONS, FlatSky(g), seen.append)
+    result = clean(g, g.psf(), OPTIONS, flat_sky(g), seen.append)
     assert result.cycles[-1].noise_jy == pytest.approx(thermal_noise(g.data, g.weights), rel=0.1)
     assert result.cycles[-1].noise_jy < 0.3 * result.cycles[0].noise_jy
     assert [c.number for c in seen] == list(range(1, len(seen) + 1))
     assert result.cycles[1:] == tuple(seen)
 
 
-def test_the_model_has_the_flux_where_the_sources_are(observe):
+def test_the_model_has_the_flux_where_the_sources_are(flat_sky, observe):
     sources = [(-200 * CELL, 100 * CELL, 0.8), (120 * CELL, -60 * CELL, 0.3)]  # (x, y) = (584, 484), (264, 324)
     g = gridder_of(observe(sources, n_times=8, noise_jy=0.2 * SIGMA))
-    model = clean(g, g.psf(), OPTIONS, FlatSky(g)).model
+    model = clean(g, g.psf(), OPTIONS, flat_sky(g)).model
     for x, y, flux in ((584, 484, 0.8), (264, 324, 0.3)):
         assert model[y - 4 : y + 5, x - 4 : x + 5].sum() == pytest.approx(flux, rel=0.01)
 
 
-def test_there_are_as_many_major_cycles_as_may_be(observe):
+def test_there_are_as_many_major_cycles_as_may_be(flat_sky, observe):
     g = gridder_of(observe([(0.004, -0.003, 0.8), (-0.006, 0.001, 0.3)]))
     psf = g.psf()
     found = [
-        clean(g, psf, OPTIONS.model_copy(update={"max_major_cycles": n, "major_gain": 0.3}), FlatSky(g)).cycles
+        clean(g, psf, OPTIONS.model_copy(update={"max_major_cycles": n, "major_gain": 0.3}), flat_sky(g)).cycles
         for n in (1, 3)
     ]
     assert [cycles[-1].number for cycles in found] == [1, 3]
@@ -70,21 +57,20 @@ def test_there_are_as_many_major_cycles_as_may_be(observe):
     assert found[0][1].peak_jy == pytest.approx(found[1][1].peak_jy, rel=g.coarser(COARSEST))
 
 
-def test_no_iterations_leave_the_dirty_image(observe):
+def test_no_iterations_leave_the_dirty_image(flat_sky, observe):
     g = gridder_of(observe([(0.004, -0.003, 0.8)]))
-    result = clean(g, g.psf(), OPTIONS.model_copy(update={"max_iterations": 0}), FlatSky(g))
+    result = clean(g, g.psf(), OPTIONS.model_copy(update={"max_iterations": 0}), flat_sky(g))
     assert not result.model.any()
     np.testing.assert_allclose(result.residual, g.dirty(g.data.visibilities), atol=1e-6)
 
 
-class WrongSky(FlatSky):
-    """Predicts the negative of what the model says: every cycle makes the residual larger."""
+def test_divergence_is_an_error(flat_sky, observe):
+    class WrongSky(flat_sky):
+        """Predicts the negative of what the model says: every cycle makes the residual larger."""
 
-    def predict(self, model, noise_jy):
-        return -3 * super().predict(model, noise_jy)
+        def predict(self, model, noise_jy):
+            return -3 * super().predict(model, noise_jy)
 
-
-def test_divergence_is_an_error(observe):
     g = gridder_of(observe([(0.004, -0.003, 0.8)]))
     with pytest.raises(ImagingError, match="diverged in major cycle 1"):
         clean(g, g.psf(), OPTIONS, WrongSky(g))
@@ -144,9 +130,9 @@ def with_options(**changes):
 
 
 @pytest.mark.parametrize("deconvolver", ["clean", "hogbom"])
-def test_clark_s_and_hogbom_s_way_find_the_flux_and_leave_the_noise(noisy, deconvolver):
+def test_clark_s_and_hogbom_s_way_find_the_flux_and_leave_the_noise(flat_sky, noisy, deconvolver):
     g, psf = noisy
-    result = clean(g, psf, with_options(deconvolver=deconvolver), FlatSky(g))
+    result = clean(g, psf, with_options(deconvolver=deconvolver), flat_sky(g))
     noise = thermal_noise(g.data, g.weights)
     restored = restore(result.model, result.residual, fit_beam(psf, CELL), CELL)
     for x, y, flux in ((584, 484, 0.8), (264, 324, 0.3)):
@@ -154,14 +140,14 @@ def test_clark_s_and_hogbom_s_way_find_the_flux_and_leave_the_noise(noisy, decon
     assert result.cycles[-1].noise_jy == pytest.approx(noise, rel=0.1)
 
 
-def test_multiscale_makes_a_smooth_model_of_a_smooth_source(observe):
+def test_multiscale_makes_a_smooth_model_of_a_smooth_source(flat_sky, observe):
     y, x = np.indices((33, 33)) - 16
     disc = np.argwhere(np.hypot(x, y) <= 16) - 16
     sky = [(-dx * CELL, dy * CELL, 2.0 / len(disc)) for dy, dx in disc]
     g = gridder_of(observe(sky, n_times=4, n_channels=24, noise_jy=0.2 * SIGMA))
     psf, unevenness, total = g.psf(), {}, {}
     for deconvolver, scales in (("clean", ()), ("multiscale", (0.0, 80.0, 160.0))):
-        model = clean(g, psf, with_options(deconvolver=deconvolver, scales_arcsec=scales), FlatSky(g)).model
+        model = clean(g, psf, with_options(deconvolver=deconvolver, scales_arcsec=scales), flat_sky(g)).model
         inner = model[N // 2 - 10 : N // 2 + 11, N // 2 - 10 : N // 2 + 11]
         total[deconvolver] = model.sum()
         unevenness[deconvolver] = inner.std() / inner.mean()
@@ -173,17 +159,17 @@ def test_multiscale_makes_a_smooth_model_of_a_smooth_source(observe):
 
 
 @pytest.mark.parametrize("scheme", ["natural", "briggs"])
-def test_the_noise_is_the_radiometer_s_with_natural_weights_too(observe, scheme):
+def test_the_noise_is_the_radiometer_s_with_natural_weights_too(flat_sky, observe, scheme):
     """With natural weights, the arms make ridges of a fifth of the peak that reach past what radler subtracts."""
     data = from_dataset(observe(SOURCES, n_antennas=32, n_times=8, noise_jy=SIGMA), 0.0, 0.0237)
     g = Gridder(data, imaging_weights(data, N, CELL, scheme, 0.5), N, CELL, 1e-4, 2)
-    result = clean(g, g.psf(), OPTIONS, FlatSky(g))
+    result = clean(g, g.psf(), OPTIONS, flat_sky(g))
     assert 0.95 < result.cycles[-1].noise_jy / thermal_noise(g.data, g.weights) < 1.10
     # two sources, and next to nothing made of noise
     assert np.count_nonzero(result.model) <= 6
 
 
-def test_sources_below_the_threshold_come_back_unbiased(observe):
+def test_sources_below_the_threshold_come_back_unbiased(flat_sky, observe):
     """Over-cleaning would take noise and faint sources for sidelobes of each other, and lower both."""
     off = {"auto": [], "none": []}
     for seed in range(3):
@@ -199,7 +185,7 @@ def test_sources_below_the_threshold_come_back_unbiased(observe):
         beam = fit_beam(psf, CELL)
         expected = restore(truth, np.zeros_like(truth), beam, CELL)
         for mask, found in off.items():
-            result = clean(g, psf, with_options(mask=mask), FlatSky(g))
+            result = clean(g, psf, with_options(mask=mask), flat_sky(g))
             found += list((restore(result.model, result.residual, beam, CELL) - expected)[y, x] / noise)
     error = np.std(off["auto"]) / np.sqrt(len(off["auto"]))
     assert error < 0.12
@@ -208,23 +194,23 @@ def test_sources_below_the_threshold_come_back_unbiased(observe):
     assert np.mean(off["none"]) < np.mean(off["auto"]) - 0.2
 
 
-def test_components_stand_in_the_given_mask_alone(noisy):
+def test_components_stand_in_the_given_mask_alone(flat_sky, noisy):
     g, psf = noisy
     mask = np.zeros((N, N), bool)
     mask[480:489, 580:589] = True
-    model = clean(g, psf, OPTIONS, FlatSky(g), mask=mask).model
+    model = clean(g, psf, OPTIONS, flat_sky(g), mask=mask).model
     assert not model[~mask].any()
     # the sidelobes of the other source, which is never taken away, are part of what stands there
     assert model[mask].sum() == pytest.approx(0.8, rel=0.05)
 
 
-def test_a_mask_that_holds_all_sources_lets_no_noise_in(noisy):
+def test_a_mask_that_holds_all_sources_lets_no_noise_in(flat_sky, noisy):
     g, psf = noisy
     mask = np.zeros((N, N), bool)
     for x, y in ((584, 484), (264, 324)):
         mask[y - 4 : y + 5, x - 4 : x + 5] = True
-    masked = clean(g, psf, OPTIONS, FlatSky(g), mask=mask)
-    anywhere = clean(g, psf, with_options(mask="none"), FlatSky(g))
+    masked = clean(g, psf, OPTIONS, flat_sky(g), mask=mask)
+    anywhere = clean(g, psf, with_options(mask="none"), flat_sky(g))
     noise = thermal_noise(g.data, g.weights)
     assert masked.cycles[-1].noise_jy == pytest.approx(noise, rel=0.1)
     assert anywhere.cycles[-1].noise_jy < 0.95 * masked.cycles[-1].noise_jy
@@ -248,21 +234,21 @@ def test_one_hand_is_imaged_by_itself_with_its_noise(observe):
         from_dataset(sky, 0, 0.02, stokes="XY")
 
 
-def test_visibilities_that_are_not_finite_are_an_error_before_anything_is_cleaned(observe):
+def test_visibilities_that_are_not_finite_are_an_error_before_anything_is_cleaned(flat_sky, observe):
     g = gridder_of(observe([(0.004, -0.003, 0.8)]))
     psf = g.psf()
     g.data.visibilities[g.weights == 0] = np.nan
-    clean(g, psf, with_options(max_iterations=0), FlatSky(g))
+    clean(g, psf, with_options(max_iterations=0), flat_sky(g))
     g.data.visibilities[g.weights.argmax()] = np.nan
     with pytest.raises(ImagingError, match="not finite"):
-        clean(g, psf, OPTIONS, FlatSky(g))
+        clean(g, psf, OPTIONS, flat_sky(g))
 
 
-def test_a_threshold_in_jansky_ends_it_where_it_is_higher(noisy):
+def test_a_threshold_in_jansky_ends_it_where_it_is_higher(flat_sky, noisy):
     g, psf = noisy
-    shallow = clean(g, psf, with_options(threshold_jy=0.4), FlatSky(g))
+    shallow = clean(g, psf, with_options(threshold_jy=0.4), flat_sky(g))
     # the fainter source, of 0.3 Jy, is left as it is
     assert not shallow.model[300:350, 240:290].any()
     assert 0.2 < shallow.cycles[-1].peak_jy < 0.45
-    deep, same = clean(g, psf, OPTIONS, FlatSky(g)), clean(g, psf, with_options(threshold_jy=1e-6), FlatSky(g))
+    deep, same = clean(g, psf, OPTIONS, flat_sky(g)), clean(g, psf, with_options(threshold_jy=1e-6), flat_sky(g))
     assert same.cycles[-1].iterations == deep.cycles[-1].iterations

@@ -19,19 +19,6 @@ OPTIONS = ImageOptions(n_pixels=N, cell_arcsec=10.0)
 SIGMA = telescope.visibility_noise(16 * telescope.CHANNEL_WIDTH_HZ, telescope.INTEGRATION_S)
 
 
-class FlatSky:
-    """Sources that are the same in every visibility, as `observe` makes them."""
-
-    def __init__(self, gridder):
-        self.gridder = gridder
-
-    def predict(self, model, noise_jy):  # noqa: ARG002  (the signature of ApparentSky)
-        return self.gridder.predict(model)
-
-    def learn(self, residual, noise_jy):
-        pass
-
-
 def gridder_of(dataset):
     data = from_dataset(dataset, 0.001, 0.0237)
     return Gridder(data, imaging_weights(data, N, CELL, "briggs", 0.5), N, CELL, 1e-4, 2)
@@ -77,9 +64,9 @@ def to_the_edge(observe):
     return pixels, gridder_of(observe(sources, n_times=8, noise_jy=SIGMA))
 
 
-def test_sources_at_the_edge_are_found_and_nothing_beyond_it(to_the_edge):
+def test_sources_at_the_edge_are_found_and_nothing_beyond_it(flat_sky, to_the_edge):
     pixels, g = to_the_edge
-    result = clean(g, g.psf(), OPTIONS, FlatSky(g))
+    result = clean(g, g.psf(), OPTIONS, flat_sky(g))
     thermal = thermal_noise(g.data, g.weights)
     assert result.model.shape == result.residual.shape == (N, N)
     assert robust_rms(result.residual) == pytest.approx(thermal, rel=0.05)
@@ -90,17 +77,17 @@ def test_sources_at_the_edge_are_found_and_nothing_beyond_it(to_the_edge):
         assert near == pytest.approx(flux, abs=5.0 * thermal + 0.01 * flux)
 
 
-def test_the_residual_is_that_of_the_visibilities_whatever_was_made_of_it_between(to_the_edge):
+def test_the_residual_is_that_of_the_visibilities_whatever_was_made_of_it_between(flat_sky, to_the_edge):
     _, g = to_the_edge
-    result = clean(g, g.psf(), OPTIONS, FlatSky(g))
+    result = clean(g, g.psf(), OPTIONS, flat_sky(g))
     left = g.dirty(g.data.visibilities - g.predict(result.model))
     assert np.abs(result.residual - left).max() < COARSE * g.accuracy * np.abs(left).max()
 
 
-def test_faint_sources_take_one_major_cycle(observe):
+def test_faint_sources_take_one_major_cycle(flat_sky, observe):
     g = gridder_of(observe([(0.004, -0.003, 0.015), (-0.006, 0.001, 0.012)], n_times=8, noise_jy=SIGMA))
     thermal = thermal_noise(g.data, g.weights)
     assert 20.0 * thermal > 0.015  # they are what is called small
-    result = clean(g, g.psf(), OPTIONS, FlatSky(g))
+    result = clean(g, g.psf(), OPTIONS, flat_sky(g))
     assert result.cycles[-1].number == 1
     assert result.model.sum() == pytest.approx(0.027, abs=2 * 5.0 * thermal)
