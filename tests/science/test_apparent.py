@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.constants import speed_of_light
 
 from dsa110_contimg.science.apparent import INDEX_PRIOR, MAX_PIXELS, TELLING, ApparentSky
 from dsa110_contimg.science.averaging import from_dataset
@@ -123,22 +124,28 @@ def test_an_empty_model_predicts_nothing(seen):
     sky.learn(g.data.visibilities, noise_jy=1e-3)
 
 
-def test_clusters_are_the_sum_of_their_points(observe):
-    """The series in frequency against the points one by one, with a gain that varies over time and band."""
+@pytest.mark.parametrize(("spread", "phase"), [(3, (0.1, 0.9)), (13, (1.0, 3.7))])
+def test_clusters_are_the_sum_of_their_points(observe, spread, phase):
+    """The series in frequency against the points one by one, with a gain that varies over time and band.
+
+    Above 0.93 rad at the edges of the band it has more terms than are evaluated at once.
+    """
     data = from_dataset(observe([], n_times=3, n_channels=192), 0.001, 0.0237)
     g = Gridder(data, data.weights, N, CELL, 1e-5, 2)
     sky = ApparentSky(g, GRID, 3)
     rng = np.random.default_rng(5)
     source = np.repeat(np.arange(6), 20)
     centre = rng.integers(40, N - 40, (6, 2))[source]
-    x, y = (centre + rng.integers(-3, 4, (len(source), 2))).T
+    x, y = (centre + rng.integers(-spread, spread + 1, (len(source), 2))).T
     flux = rng.normal(0.3, 1.0, len(source)).astype(np.float32)
     mean = [np.bincount(source, np.abs(flux) * v) / np.bincount(source, np.abs(flux)) for v in (x, y)]
     points = Points(sky._lmn(x, y), source, sky._lmn(*mean), data.track.integration_s)
     gain = rng.uniform(0.2, 1.0, (3, len(sky._response.frequencies), 6)).astype(np.float32)
     together, single = (np.zeros(len(data.weights), np.complex64) for _ in range(2))
-    along_bins = np.ascontiguousarray(np.swapaxes(gain, 1, 2))
-    predict_clusters(sky._rows, sky._channels, points, in_clusters(points, flux), along_bins, together)
+    along_bins, clusters = np.ascontiguousarray(np.swapaxes(gain, 1, 2)), in_clusters(points, flux)
+    frequencies, longest = sky._channels.frequencies, np.sqrt((sky._rows.uvw**2).sum(axis=-1).max())
+    assert phase[0] < np.pi * np.ptp(frequencies) / speed_of_light * longest * clusters.reach < phase[1]
+    predict_clusters(sky._rows, sky._channels, points, clusters, along_bins, together)
     predict_points(sky._rows, sky._channels, points, np.ascontiguousarray(gain[..., source] * flux), single)
     # single precision, of the 120 terms and of the phasors that are stepped over 192 channels
     np.testing.assert_allclose(together, single, atol=1e-5 * np.abs(flux).sum())
