@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsa110_contimg import telescope
+from dsa110_contimg.io import tiles
 from dsa110_contimg.io.ms import Layout, opened
 
 PARALLEL_HANDS = ("XX", "YY")
@@ -44,6 +45,7 @@ def reading(path: Path, layout: Layout, columns: tuple[str, ...]) -> Iterator[Ca
     hands = parallel_hands(layout)
     memory: list[dict[tuple[str, int], NDArray[Any]]] = [{}, {}]
     with opened(path) as main:
+        of_tiles = {name: tiles.reading(main, path, name) for name in columns if name != "FLAG"}
 
         def read(run: tuple[int, int]) -> Cubes:
             memory.reverse()
@@ -55,7 +57,10 @@ def reading(path: Path, layout: Layout, columns: tuple[str, ...]) -> Iterator[Ca
             if (name, width) not in memory[0]:
                 memory[0][name, width] = np.empty((main.nrows(), width, shape[3]), kind)
             block = memory[0][name, width]
-            main.getcolslicenp(name, block, [run[0], 0], [run[1] - 1, shape[3] - 1])
+            if name in of_tiles:
+                of_tiles[name](block, 0, run[0])
+            else:
+                main.getcolslicenp(name, block, [run[0], 0], [run[1] - 1, shape[3] - 1])
             cube = block.reshape(*shape[:2], width, shape[3])
             return cube if len(hands) == shape[3] else np.ascontiguousarray(cube[..., hands])
 
@@ -67,6 +72,7 @@ def integrations(
 ) -> Iterator[tuple[NDArray[np.complex64], NDArray[np.bool_], NDArray[np.float32]]]:
     """Visibilities (less MODEL_DATA), flags and weights of one integration after another, (row, channel, hand).
 
+    Weights are (row, 1, hand) where there is none of single channels.
     Memory is used again: a block stays valid until the second one after it is asked for.
 
     Parameters
@@ -78,19 +84,21 @@ def integrations(
     chosen = [layout.polarizations.index(hand) for hand in hands]
     everything = chosen == list(range(n_pols))
     shape = n, n_channels, n_pols
-    memory = [(np.empty(shape, np.complex64), np.empty(shape, np.bool_), np.empty(shape, np.float32)) for _ in range(2)]
+    wide = shape if layout.weight_spectrum else (n, 1, n_pols)
+    memory = [(np.empty(shape, np.complex64), np.empty(shape, np.bool_), np.empty(wide, np.float32)) for _ in range(2)]
     model = np.empty(shape if less_model else (0, 0, 0), np.complex64)
     with opened(path) as main:
+        read = {name: tiles.reading(main, path, name) for name in (column, *(["MODEL_DATA"] if less_model else []))}
         for time in range(layout.mjd.size):
             data, flags, weights = memory[time % 2]
-            main.getcolnp(column, data, time * n, n)
+            read[column](data, time * n, 0)
             main.getcolnp("FLAG", flags, time * n, n)
             if layout.weight_spectrum:
                 main.getcolnp("WEIGHT_SPECTRUM", weights, time * n, n)
             else:
-                weights[:] = main.getcol("WEIGHT", time * n, n)[:, None]
+                weights[:, 0] = main.getcol("WEIGHT", time * n, n)
             if less_model:
-                main.getcolnp("MODEL_DATA", model, time * n, n)
+                read["MODEL_DATA"](model, time * n, 0)
                 np.subtract(data, model, out=data)
             block = data, flags, weights
             yield block if everything else tuple(np.ascontiguousarray(v[..., chosen]) for v in block)  # type: ignore[misc]

@@ -306,11 +306,13 @@ def _iau_names(prefix: str, table: pd.DataFrame) -> list[str]:
     ra_s = np.floor(table["ra_deg"].to_numpy(float) % 360 / 15 * 3600).astype(int)
     dec = table["dec_deg"].to_numpy(float)
     dec_s = np.floor(np.abs(dec) * 3600).astype(int)
-    return [
-        f"{prefix} J{r // 3600:02d}{r // 60 % 60:02d}{r % 60:02d}{'-' if negative else '+'}"
-        f"{d // 3600:02d}{d // 60 % 60:02d}{d % 60:02d}"
-        for r, d, negative in zip(ra_s, dec_s, dec < 0, strict=True)
-    ]
+    # all at once, as characters: a format of each takes longer than reading the list
+    numbers = [n // step % base for n in (ra_s, dec_s) for step, base in ((3600, 100), (60, 60), (1, 60))]
+    digits = [ord("0") + n // tens % 10 for n in numbers for tens in (10, 1)]
+    letters = [np.full(len(table), ord(letter)) for letter in f"{prefix} J"]
+    sign = np.where(dec < 0, ord("-"), ord("+"))
+    names = np.stack([*letters, *digits[:6], sign, *digits[6:]], axis=-1).astype(np.uint32)
+    return list(names.view(f"U{names.shape[1]}")[:, 0].tolist())
 
 
 def within(catalog: pd.DataFrame, ra_deg: float, dec_deg: float, radius_deg: float, min_flux_jy: float) -> pd.DataFrame:

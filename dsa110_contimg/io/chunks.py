@@ -50,11 +50,16 @@ def locate(dataset: h5py.Dataset) -> Located | None:
     offsets = np.full([-(-n // c) for n, c in zip(shape, chunk, strict=True)], -1, np.int64)
     size = int(np.prod(chunk)) * dataset.dtype.itemsize
 
+    found: list[tuple[tuple[int, ...], int]] = []
+
     def note(info: Any) -> None:
         if info.size == size and info.filter_mask == 0:
-            offsets[tuple(info.chunk_offset[a] // chunk[i] for i, a in enumerate(axes))] = info.byte_offset
+            found.append((info.chunk_offset, info.byte_offset))
 
     dataset.id.chunk_iter(note)
+    if found:
+        places = np.array([place for place, _ in found], np.int64)[:, axes] // chunk
+        offsets[tuple(places.T)] = [at for _, at in found]
     if offsets.size == 0 or (offsets < 0).any():
         return None
     # bool is an enumeration in HDF5, of which h5py makes the numpy type

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -36,6 +37,8 @@ COMPANIONS = {
 }
 """Kinds of product and the variable that each becomes in an Image view."""
 
+_AT_ONCE = 2
+"""Files that are written at once."""
 UNITS = {"model": "JY/PIXEL", "pb": "", "smearing": "", "alpha": "", "alpha_error": ""}
 
 
@@ -131,6 +134,28 @@ def write_image(
         hdus.append(hdu)
     with beside(path) as partial:
         hdus.writeto(partial)
+
+
+def write_images(
+    paths: Mapping[str, Path],
+    planes: Mapping[str, NDArray[np.float32]],
+    header: ImageHeader,
+    tables: Mapping[str, Mapping[str, Table]],
+) -> None:
+    """Write the planes of one image by kind, each to its path with its tables, as `write_image`; two at a time.
+
+    Raises
+    ------
+    OutputError
+        The place cannot be written; some may have been.
+    """
+
+    def write(kind: str) -> None:
+        write_image(paths[kind], planes[kind], header, UNITS.get(kind, "JY/BEAM"), tables.get(kind))
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:  # one is written to disk while the next is put together
+        for _ in pool.map(write, planes):
+            pass
 
 
 def read_plane(path: Path) -> NDArray[np.float32]:

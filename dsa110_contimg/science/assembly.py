@@ -98,7 +98,7 @@ def place(
             total[row, pol, 1] += count
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def count_strange(data: NDArray[np.complex64], flags: NDArray[np.bool_]) -> tuple[int, int]:
     """How many values are flagged, and how many are not flagged and yet no finite numbers; both (value,)."""
     flagged = strange = 0

@@ -11,7 +11,6 @@ Nothing here asks the data to be rectangular: a row is one baseline at one time,
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from scipy.constants import speed_of_light
 from dsa110_contimg import telescope
 from dsa110_contimg.exceptions import ImagingError
 from dsa110_contimg.science.beam import AiryBeam, PrimaryBeam
+from dsa110_contimg.science.threads import ahead
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -175,7 +175,7 @@ def averaging_factors(
     return chosen(high)
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def _average(
     vis: NDArray[np.complex64],
     flag: NDArray[np.bool_],
@@ -189,10 +189,12 @@ def _average(
 ) -> tuple[int, int]:
     """Stokes I of the parallel hands, averaged; returns how many samples were used, and how many were not finite.
 
-    ``vis``, ``flag``, ``weight`` are (row, channel, hand); row r goes to ``out[start[r]:]``, or nowhere where its
-    factor is 0; ``channel_weight`` (lane, factor, channel) gathers the weights of the native channels by factor.
+    ``vis``, ``flag``, ``weight`` are (row, channel, hand), or ``weight`` is (row, 1, hand) for all channels; row r goes
+    to ``out[start[r]:]``, or nowhere where its factor is 0; ``channel_weight`` (lane, factor, channel) gathers the
+    weights of the native channels by factor.
     """
     n_channel, n_hand = vis.shape[1], vis.shape[2]
+    has_spectrum = weight.shape[1] > 1
     used = np.zeros(len(lane_bounds) - 1, np.int64)
     bad = np.zeros(len(lane_bounds) - 1, np.int64)
     for lane in prange(len(lane_bounds) - 1):
@@ -205,7 +207,7 @@ def _average(
                 for channel in range(out * n, out * n + n):
                     here = 0.0
                     for hand in range(n_hand):
-                        w = weight[row, channel, hand]
+                        w = weight[row, channel if has_spectrum else 0, hand]
                         if flag[row, channel, hand] or not w > 0.0:
                             continue
                         v = vis[row, channel, hand]
@@ -246,7 +248,7 @@ def from_dataset(
         ``I``, or the name of one hand (XX, YY): alone it measures I too, of an unpolarised sky.
     parts : iterable of (visibility, flag, weight), each (row, channel, hand), optional
         The data, some integrations after another, the hands of ``parallel_hands`` alone; the view then says only what
-        they are. Each may be changed once the second after it is asked for.
+        they are. Weights may be (row, 1, hand). Each may be changed once the second after it is asked for.
 
     Raises
     ------
@@ -294,17 +296,13 @@ def _read(
     used_factor = np.where(np.tile(names[0] != names[1], n_time), factor, 0)
     visibilities, weights = np.zeros(offsets[-1], np.complex64), np.zeros(offsets[-1], np.float32)
     channel_weight = np.zeros((_LANES, MAX_FACTOR + 1, dataset.sizes["frequency"]))
-    used = bad = 0
-    with ThreadPoolExecutor(1) as reader:
-        parts = iter(_parts(dataset, hands, n_time) if given is None else given)
-        ahead, begin = reader.submit(next, parts, None), 0
-        # one part is read while the one before is averaged
-        while (part := ahead.result()) is not None:
-            ahead = reader.submit(next, parts, None)
-            rows = slice(begin, begin := begin + len(part[0]))
-            bounds = np.linspace(0, len(part[0]), _LANES + 1).astype(np.int64)
-            counts = _average(*part, used_factor[rows], offsets[rows], bounds, visibilities, weights, channel_weight)
-            used, bad = used + int(counts[0]), bad + int(counts[1])
+    used = bad = begin = 0
+    # one part is read while the one before is averaged
+    for part in ahead(_parts(dataset, hands, n_time) if given is None else given):
+        rows = slice(begin, begin := begin + len(part[0]))
+        bounds = np.linspace(0, len(part[0]), _LANES + 1).astype(np.int64)
+        counts = _average(*part, used_factor[rows], offsets[rows], bounds, visibilities, weights, channel_weight)
+        used, bad = used + int(counts[0]), bad + int(counts[1])
     if bad:
         raise ImagingError("Unflagged visibilities are not finite", found=f"{bad} of them", expected="none")
     if not used:

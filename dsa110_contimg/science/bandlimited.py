@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 from scipy.constants import speed_of_light
 
@@ -100,7 +101,7 @@ def predict_band(
             of = _Part(np.ascontiguousarray(lmn[here]), np.ascontiguousarray(offset[:, here]), fluxes, here, width_hz)
             for first, stop in _runs(frequencies_hz):
                 run = frequencies_hz[first:stop]
-                out[:, first:stop] += of.predict(uvw, time_index, delay, run, pole_uvw, integration_s)
+                of.add(out[:, first:stop], uvw, time_index, delay, run, pole_uvw, integration_s)
     return out
 
 
@@ -117,22 +118,22 @@ class _Part:
     ) -> None:
         self._lmn, self._offset, self._fluxes, self._here, self._width = lmn, offset, fluxes, here, width_hz
 
-    def predict(
+    def add(
         self,
+        out: NDArray[np.complex64],
         uvw: NDArray[np.float64],
         time_index: NDArray[np.int64],
         delay: NDArray[np.float64],
         frequencies: NDArray[np.float64],
         pole_uvw: NDArray[np.float64],
         integration_s: float,
-    ) -> NDArray[np.complex64]:
-        """One run of equally spaced channels, each class of rows with its own nodes."""
+    ) -> None:
+        """One run of equally spaced channels, each class of rows with its own nodes, added to ``out``."""
         n = len(frequencies)
         spacing = frequencies[1] - frequencies[0] if n > 1 else self._width
         turns = delay * spacing * n
         limits = np.array([limit for nodes, limit, _ in _CLASSES if nodes < 0.7 * n])
         kind = np.searchsorted(limits, turns)
-        out = np.empty((len(uvw), n), np.complex64)
         for number in np.unique(kind):
             rows = np.flatnonzero(kind == number)
             matrix: NDArray[np.float64] | None = None
@@ -143,17 +144,21 @@ class _Part:
             apparent = np.ascontiguousarray(self._fluxes(at)[..., self._here])
             shape = np.ascontiguousarray(uvw[rows]), time_index[rows], at, self._lmn, self._offset
             values = predict(*shape, apparent, pole_uvw, integration_s, self._width)
-            out[rows] = values if matrix is None else _to_channels(values, matrix)
-        return out
+            # a product of strided parts would not go to BLAS
+            real, imaginary = np.ascontiguousarray(values.real), np.ascontiguousarray(values.imag)
+            if matrix is not None:
+                real, imaginary = real @ matrix.astype(np.float32), imaginary @ matrix.astype(np.float32)
+            _add(real, imaginary, rows, out)
 
 
-def _to_channels(values: NDArray[np.complex64], matrix: NDArray[np.float64]) -> NDArray[np.complex64]:
-    real = matrix.astype(np.float32)
-    out = np.empty((len(values), matrix.shape[1]), np.complex64)
-    # a product of strided parts would not go to BLAS
-    out.real = np.ascontiguousarray(values.real) @ real
-    out.imag = np.ascontiguousarray(values.imag) @ real
-    return out
+@njit(nogil=True, cache=True)
+def _add(
+    real: NDArray[np.float32], imaginary: NDArray[np.float32], rows: NDArray[np.int64], out: NDArray[np.complex64]
+) -> None:
+    """Add to some rows of ``out``, in one pass."""
+    for i in range(len(rows)):
+        for channel in range(real.shape[1]):
+            out[rows[i], channel] += complex(real[i, channel], imaginary[i, channel])
 
 
 def _tabulated(spectra: Spectra, frequencies: NDArray[np.float64]) -> Spectra:

@@ -145,7 +145,7 @@ def _sum_and_step(
     return complex(real, imaginary)
 
 
-@njit(parallel=True, cache=True, fastmath=True)
+@njit(parallel=True, nogil=True, cache=True, fastmath=True)
 def predict(
     uvw: NDArray[np.float64],
     time_index: NDArray[np.int64],

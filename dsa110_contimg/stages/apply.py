@@ -1,6 +1,6 @@
 """apply: correct a Measurement Set with its tables, and measure from the result what the calibration is worth.
 
-Our own kernel does it in one pass: integration n + 1 is read, n is corrected in threads, n - 1 is written. What the
+Our own kernel does it in one pass: integration n + 2 is read, n + 1 is corrected in threads, n is written. What the
 corrected data say against the model is added up on the way. CASA's applycal, which does the same to the rounding of
 single precision, is there to compare with.
 """
@@ -8,6 +8,7 @@ single precision, is there to compare with.
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,12 +21,13 @@ from numpy.typing import NDArray
 
 from dsa110_contimg import telescope
 from dsa110_contimg.exceptions import CalibrationError, CorruptFileError, InputError
-from dsa110_contimg.io import ms
+from dsa110_contimg.io import ms, tiles
 from dsa110_contimg.io.caltable import open_caltable
 from dsa110_contimg.io.casa import CasaTask, run_tasks
 from dsa110_contimg.options import ApplyOptions
 from dsa110_contimg.records import CalTable, CalTableSet, MeasurementSet
 from dsa110_contimg.science import applying, selfcheck
+from dsa110_contimg.science.threads import give_way
 
 if TYPE_CHECKING:
     from casacore.tables import table
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 
 THREADS = 2
-"""Of the kernel; casacore reads and writes in the thread of the caller."""
+"""Of the kernel; another reads, and casacore writes in the thread of the caller."""
 
 SAME = 1e-4
 """Largest difference, relative to the largest visibility, between what was written and what the tables ask for: CASA
@@ -172,26 +174,28 @@ class _Pass:
     main: table
     layout: ms.Layout
     solutions: applying.Solutions
-    column: str
-    modelled: bool
+    observed: tiles.Read
+    model: tiles.Read | None
     sums: NDArray[np.float64]
 
     @property
     def ends(self) -> NDArray[np.int64]:
         return np.stack([self.layout.antenna1, self.layout.antenna2], axis=-1)
 
-    def read(self, time: int, spare: applying.Block | None) -> applying.Block:
-        """An integration, into the memory of one that is done with."""
+    def read(
+        self, pool: ThreadPoolExecutor, time: int, spare: applying.Block | None
+    ) -> tuple[applying.Block, list[Future[None]]]:
+        """An integration, into the memory of one that is done with; it is there when the futures are done."""
         n = self.layout.antenna1.size
         shape = (n, *self.layout.cell)
         data = np.empty(shape, np.complex64) if spare is None else spare.data
-        self.main.getcolnp(self.column, data, time * n, n)
-        if self.modelled:
-            model = np.empty(shape, np.complex64) if spare is None else spare.model
-            self.main.getcolnp("MODEL_DATA", model, time * n, n)
-        else:
+        copies = [pool.submit(self.observed, data, time * n, 0)]
+        if self.model is None:
             model = np.empty((n, 0, shape[2]), np.complex64)
-        return applying.Block(data, model, self.main.getcol("FLAG", time * n, n))
+        else:
+            model = np.empty(shape, np.complex64) if spare is None else spare.model
+            copies.append(pool.submit(self.model, model, time * n, 0))
+        return applying.Block(data, model, self.main.getcol("FLAG", time * n, n)), copies
 
     def begin(self, pool: ThreadPoolExecutor, time: int, block: applying.Block) -> list[Future[bool]]:
         inverse, ends = self.solutions.inverse(time), self.ends
@@ -220,7 +224,8 @@ def _pass(path: Path, layout: ms.Layout, solutions: applying.Solutions, column: 
             raise InputError(
                 "The Measurement Set lacks a column", path=path, found=main.colnames(), expected=sorted(needed)
             )
-        yield _Pass(main, layout, solutions, column, "MODEL_DATA" in main.colnames(), sums)
+        model = tiles.reading(main, path, "MODEL_DATA") if "MODEL_DATA" in main.colnames() else None
+        yield _Pass(main, layout, solutions, tiles.reading(main, path, column), model, sums)
 
 
 def _stream(
@@ -232,25 +237,34 @@ def _stream(
     read: str = "DATA",
     calwt: bool = False,
 ) -> applying.Comparison:
-    """Correct integration n in threads while n + 1 is read and n - 1 is written; read alone if not DATA."""
+    """In each step an integration is read and the one before corrected, in threads, while the one before that is
+    written; nothing is written if not DATA is read.
+    """
     n_times = layout.mjd.size
-    with _pass(path, layout, solutions, read) as whole, ThreadPoolExecutor(THREADS) as pool:
+    with _pass(path, layout, solutions, read) as whole, ThreadPoolExecutor(THREADS + 1) as pool:
         if read == "DATA":
             ms.add_column(whole.main, "CORRECTED_DATA")
-        block, spare = whole.read(0, None), None
-        pending = whole.begin(pool, 0, block)
-        for time in range(n_times):
-            ahead = whole.read(time + 1, spare) if time + 1 < n_times else None
-            added = max(future.result() for future in pending)  # each is waited for, whatever the first says
-            if ahead is not None:
-                pending = whole.begin(pool, time + 1, ahead)
+        blocks: deque[applying.Block] = deque()
+        copies: list[Future[None]] = []
+        corrections: list[Future[bool]] = []
+        spare: applying.Block | None = None
+        for step in range(n_times + 2):
+            added = [future.result() for future in corrections]
+            for copy in copies:
+                copy.result()
+            corrections = whole.begin(pool, step - 1, blocks[-1]) if 1 <= step <= n_times else []
+            copies = []
+            if step < n_times:
+                block, copies = whole.read(pool, step, spare)
+                blocks.append(block)
+            if step < 2:
+                continue
+            spare = blocks.popleft()
             if read == "DATA":
-                _write(whole, time, block, added=added, calwt=calwt)
-            spare = block
-            if ahead is not None:
-                block = ahead
+                give_way()
+                _write(whole, step - 2, spare, added=any(added), calwt=calwt)
             if progress:
-                progress(time + 1, n_times)
+                progress(step - 1, n_times)
     return applying.Comparison(
         whole.sums,
         layout.antenna1,

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsa110_contimg.exceptions import CorruptFileError, OutputError
-from dsa110_contimg.io import ms, rfi
+from dsa110_contimg.io import ms, rfi, tiles
 from dsa110_contimg.options import FlagOptions
 from dsa110_contimg.records import FlagSummary, MeasurementSet
 from dsa110_contimg.science import flagging, masking
@@ -132,6 +132,7 @@ def _examine(job: _Job, tell: Callable[[], None]) -> list[masking.Examined]:
     buffers: list[NDArray[np.complex64]] = []
     pending: list[Future[masking.Examined]] = []
     with ms.opened(job.path) as main:
+        read = tiles.reading(main, job.path, "DATA")
         for number, (first, stop) in enumerate(job.axes.runs):
             shape = (rows, stop - first, n_pols)
             turn = number % (job.options.threads + 1)
@@ -141,10 +142,9 @@ def _examine(job: _Job, tell: Callable[[], None]) -> list[masking.Examined]:
                 buffers.append(np.empty(shape, np.complex64))
             elif buffers[turn].shape != shape:
                 buffers[turn] = np.empty(shape, np.complex64)
-            low, high = [first, 0], [stop - 1, n_pols - 1]
             # into memory that is there already: making new pages costs three times as much as reading
-            main.getcolslicenp("DATA", buffers[turn], low, high)
-            flags = main.getcolslice(ms.FLAG_VERSIONS[0], low, high)
+            read(buffers[turn], 0, first)
+            flags = main.getcolslice(ms.FLAG_VERSIONS[0], [first, 0], [stop - 1, n_pols - 1])
             pending.append(job.pool.submit(_examine_run, job, first, buffers[turn], flags))
             tell()
     return [future.result() for future in pending]

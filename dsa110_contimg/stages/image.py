@@ -414,8 +414,7 @@ def _write(done: _Done, options: ImageOptions, stem: Path) -> ImageProduct:
     made, planes, tables, source = done
     header = _header(made, options, source)
     paths = {kind: stem.with_name(f"{stem.name}.{kind}.fits") for kind in planes}
-    for kind, plane in planes.items():
-        fits.write_image(paths[kind], plane, header, fits.UNITS.get(kind, "JY/BEAM"), tables.get(kind))
+    fits.write_images(paths, planes, header, tables)
     for kind in ("alpha", "alpha_error"):  # of an image that was here before
         if kind not in planes:
             files.remove(stem.with_name(f"{stem.name}.{kind}.fits"))

@@ -9,6 +9,7 @@ coefficients; its tables of standards are not in the data that CASA is given (`i
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,19 +17,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numba import get_num_threads, set_num_threads
 from numpy.typing import NDArray
 
 from dsa110_contimg import telescope
 from dsa110_contimg.exceptions import CalibrationError
-from dsa110_contimg.io import beams, catalogs, components, fieldmodel, ms
+from dsa110_contimg.io import beams, blocks, catalogs, components, fieldmodel, ms
 from dsa110_contimg.options import CalibrateOptions
 from dsa110_contimg.records import MeasurementSet
 from dsa110_contimg.science import bandlimited, beam, predict, subtraction
 from dsa110_contimg.science.calibrators import Transit
+from dsa110_contimg.science.threads import one_blas_thread
 
 Progress = Callable[[int, int], None]
 _TIMES = 2
-"""Integrations that are predicted at once."""
+"""Integrations of a block."""
+_AT_ONCE = 2
+"""Blocks that are predicted at once."""
 _Pointing = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 _SAME_PLACE_ARCSEC = 30.0
@@ -80,16 +85,16 @@ def predict_field(
     layout = ms.read_layout(record.path)
     pointing = (layout.pointing_ra, layout.pointing_dec)
     primary = _primary_beam(options)
+    parallel = blocks.parallel_hands(layout)
     sky = _sky(record, field, pointing, options, calibrator, catalog)
     lmn, offset = predict.source_geometry(sky.ra, sky.dec, (layout.ra, layout.dec), pointing, float(layout.mjd.mean()))
-    ms.ensure_column(record.path, fieldmodel.COLUMN)
     n_times, n_rows = layout.mjd.size, layout.antenna1.size
 
     def block(first: int) -> NDArray[np.complex64]:
-        """The model of some integrations, (row, channel)."""
+        """The model of some integrations, (row, channel, polarization)."""
         times = slice(first, min(first + _TIMES, n_times))
         here = pointing[0][times], pointing[1][times]
-        return bandlimited.predict_band(
+        model = bandlimited.predict_band(
             np.ascontiguousarray(layout.uvw[times].reshape(-1, 3)),
             np.repeat(np.arange(len(here[0])), n_rows),
             layout.frequencies,
@@ -99,6 +104,9 @@ def predict_field(
             predict.pole(layout.dec),
             layout.integration_s,
         )
+        every = np.zeros((len(model), *layout.cell), np.complex64)
+        every[..., parallel] = model[..., None]
+        return every
 
     _write(record, layout, block, sky.told, progress)
     return sky.told
@@ -113,24 +121,27 @@ def _write(
 ) -> None:
     """Write MODEL_DATA, some integrations while the next are predicted; take FLAG back to what `flag` left."""
     n_times, n_rows = layout.mjd.size, layout.antenna1.size
-    parallel = [i for i, p in enumerate(layout.polarizations) if p in ("XX", "YY")]
-    with ms.opened(record.path, writable=True) as main, ThreadPoolExecutor(1) as pool:
+    starts = range(0, n_times, _TIMES)
+    # parts of a block are not parallel; two at once, with half of the threads each, leave no processor idle
+    threads = max(1, get_num_threads() // _AT_ONCE)
+    with (
+        ms.opened(record.path, writable=True) as main,
+        one_blas_thread(),
+        ThreadPoolExecutor(_AT_ONCE, initializer=set_num_threads, initargs=(threads,)) as pool,
+    ):
         fieldmodel.forget_field_model(main)
         # an earlier try may have added the flags of its solutions
         tried = "CORRECTED_DATA" in main.colnames()
-        ahead = pool.submit(block, 0)
-        memory = np.zeros((_TIMES * n_rows, *layout.cell), np.complex64)
-        for first in range(0, n_times, _TIMES):
-            model = ahead.result()
-            if first + _TIMES < n_times:  # they are predicted while these are written
-                ahead = pool.submit(block, first + _TIMES)
-            full = memory[: len(model)]
-            for hand in parallel:
-                full[..., hand] = model
-            main.putcol(fieldmodel.COLUMN, full, first * n_rows, len(full))
+        ms.add_column(main, fieldmodel.COLUMN)
+        pending = deque(pool.submit(block, first) for first in starts[:_AT_ONCE])
+        for number, first in enumerate(starts):
+            model = pending.popleft().result()
+            if number + _AT_ONCE < len(starts):  # they are predicted while these are written
+                pending.append(pool.submit(block, starts[number + _AT_ONCE]))
+            main.putcol(fieldmodel.COLUMN, model, first * n_rows, len(model))
             if tried:
-                kept = main.getcol(ms.FLAG_VERSIONS[1], first * n_rows, len(full))
-                main.putcol("FLAG", kept, first * n_rows, len(full))
+                kept = main.getcol(ms.FLAG_VERSIONS[1], first * n_rows, len(model))
+                main.putcol("FLAG", kept, first * n_rows, len(model))
             if progress:
                 progress(min(first + _TIMES, n_times), n_times)
         fieldmodel.write_field_model(main, told)

@@ -26,6 +26,7 @@ from dsa110_contimg.io.uvh5_storage import SubbandReader, as_complex
 from dsa110_contimg.records import MeasurementSet, SubbandGroup, Validation
 from dsa110_contimg.science import coordinates, uvwcheck
 from dsa110_contimg.science.assembly import count_strange
+from dsa110_contimg.science.threads import ahead
 
 UVW_TOLERANCE_M = 1e-3
 POSITION_TOLERANCE_M = 1e-2
@@ -199,7 +200,7 @@ def _data(path: Path, layout: ms.Layout, group: SubbandGroup | None, checks: _Ch
     there = np.empty((layout.mjd.size, chosen.size, n_channels, n_pols), np.complex64)
     hidden = np.empty(there.shape, bool)
     flagged, strange, gone = 0, 0, dict.fromkeys(group.missing, True) if group is not None else {}
-    for time, (data, flags) in enumerate(_integrations(path, layout)):
+    for time, (data, flags) in enumerate(ahead(_integrations(path, layout))):
         counted = count_strange(data.reshape(-1), flags.reshape(-1))
         flagged, strange = flagged + counted[0], strange + counted[1]
         for subband in gone:
@@ -225,13 +226,17 @@ def _data(path: Path, layout: ms.Layout, group: SubbandGroup | None, checks: _Ch
 
 
 def _integrations(path: Path, layout: ms.Layout) -> Iterator[tuple[NDArray[np.complex64], NDArray[np.bool_]]]:
-    """DATA and FLAG of one integration after another: (baseline, channel, polarization). Memory is used again."""
+    """DATA and FLAG of one integration after another: (baseline, channel, polarization).
+
+    Memory is used again: an integration stays valid until the second one after it is asked for.
+    """
     n_windows, n_baselines, (n_channels, n_pols) = layout.n_windows, layout.antenna1.size, layout.cell
     shape = n_windows, n_baselines, n_channels, n_pols
-    data, flags = np.empty(shape, np.complex64), np.empty(shape, np.bool_)
+    buffers = [(np.empty(shape, np.complex64), np.empty(shape, np.bool_)) for _ in range(2)]
     rows = n_windows * n_baselines
     with ms.opened(path) as main:
         for time in range(layout.mjd.size):
+            data, flags = buffers[time % 2]
             for name, memory in (("DATA", data), ("FLAG", flags)):
                 main.getcolnp(name, memory.reshape(rows, n_channels, n_pols), time * rows, rows)
             whole = n_baselines, n_windows * n_channels, n_pols
