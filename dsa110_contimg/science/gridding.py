@@ -7,16 +7,19 @@ so no factor n = sqrt(1 - l^2 - m^2) is applied.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from ducc0.wgridder import experimental as wgridder
 from numpy.typing import NDArray
+from scipy.constants import speed_of_light
 
 from dsa110_contimg.exceptions import ImagingError
-from dsa110_contimg.science.averaging import ImagingData
+from dsa110_contimg.science.averaging import Channels, ImagingData
 
 _COARSEST = 0.03
+_MOST_LOST = 0.1
+"""Of a sidelobe at the edge of the image, in `Gridder.quick_psf`."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,29 @@ class Gridder:
         """Point spread function: the image of a source of 1 Jy at the phase centre."""
         return self.dirty(np.ones(len(self.weights), np.complex64), accuracy)
 
+    def quick_psf(self, accuracy: float | None = None) -> NDArray[np.float32]:
+        """The same in three quarters of the time, of neighbouring channels added in pairs, where that takes little.
+
+        A pair of width d has lost (pi d tau)^2 / 6 of its fringe at delay tau (Thompson, Moran & Swenson 2017, section
+        6.4): at the edge of the image, where that is most, a tenth of what sidelobes there are, at most.
+        """
+        data, lists = self.data, self.data.channels
+        if not (all(_in_pairs(channels) for channels in lists) and self._lost_by_pairs() < _MOST_LOST):
+            return self.psf(accuracy)
+        pairs = [c.frequencies.reshape(-1, 2).mean(axis=1) for c in lists]
+        channels = tuple(replace(c, frequencies=f, factor=2 * c.factor) for c, f in zip(lists, pairs, strict=True))
+        weights = self.weights.reshape(-1, 2).sum(axis=1)
+        of_pairs = replace(data, channels=channels, offsets=data.offsets // 2, weights=weights)
+        return replace(self, data=of_pairs, weights=weights).psf(accuracy)
+
+    def _lost_by_pairs(self) -> float:
+        """Weighted mean of the loss of a source at the middle of an edge of the image."""
+        data = self.data
+        weights = np.add.reduceat(self.weights, data.offsets[:-1])
+        width = np.array([2 * c.factor * c.native_width_hz for c in data.channels])[data.channels_index]
+        delay = np.hypot(data.uvw[:, 0], data.uvw[:, 1]) * self.n_pixels / 2 * self.cell_rad / speed_of_light
+        return float((weights * (np.pi * width * delay) ** 2 / 6).sum() / weights.sum())
+
     def predict(self, model: NDArray[np.float32], accuracy: float | None = None) -> NDArray[np.complex64]:
         """Visibilities (sample,) of an image of point sources (Jy/pixel), to the gridder's accuracy or another."""
         epsilon = accuracy or self.accuracy
@@ -99,3 +125,9 @@ class Gridder:
             "divide_by_n": False,
             "flip_u": True,
         }
+
+
+def _in_pairs(channels: Channels) -> bool:
+    """Whether they are an even number, and the two of each pair lie next to each other."""
+    f, width = channels.frequencies, channels.factor * channels.native_width_hz
+    return len(f) % 2 == 0 and bool((np.diff(f)[::2] < 1.5 * width).all())

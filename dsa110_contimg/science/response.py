@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from dsa110_contimg import telescope
@@ -142,21 +143,38 @@ def image_response(data: ImagingData, weights: NDArray[np.float32], bin_hz: floa
     edges = np.linspace(low, high, n_bins + 1)[1:-1]
     total = np.zeros((len(data.track.mjd), n_bins))
     moment = np.zeros(n_bins)
-    for index, channels in enumerate(data.channels):
-        n = len(channels.frequencies)
-        rows = np.flatnonzero(data.channels_index == index)
-        bin_of = np.searchsorted(edges, channels.frequencies)
-        # blocks of rows, so that memory stays bounded
-        for part in np.array_split(rows, max(1, len(rows) * n // 4_000_000)):
-            w = weights[data.offsets[part][:, None] + np.arange(n)].astype(np.float64)
-            by_bin = np.stack([w[:, bin_of == b].sum(axis=1) for b in range(n_bins)], axis=-1)
-            np.add.at(total, data.time_index[part], by_bin)
-            moment += np.bincount(bin_of, w.sum(axis=0) * channels.frequencies, minlength=n_bins)
+    every = np.concatenate([c.frequencies for c in data.channels])
+    first = np.cumsum([0] + [len(c.frequencies) for c in data.channels])
+    rows = data.offsets, data.time_index, data.channels_index
+    _sum_weights(weights, rows, (first, every, np.searchsorted(edges, every)), total, moment)
     used = total.sum(axis=0)
     seen = used > 0.0
     frequencies = moment[seen] / used[seen]
     track = data.track
     return Response(track.pointing_ra, track.pointing_dec, frequencies, total[:, seen], track.primary_beam)
+
+
+@njit(nogil=True, cache=True)
+def _sum_weights(
+    weights: NDArray[np.float32],
+    rows: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+    channels: tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]],
+    total: NDArray[np.float64],
+    moment: NDArray[np.float64],
+) -> None:
+    """Add weights (sample,) to ``total`` (time, bin), and weights times frequencies to ``moment`` (bin,).
+
+    ``rows`` are offsets, indices of time and of the list of channels; ``channels`` are the first of each list,
+    frequencies and bins of all lists, one after the other.
+    """
+    offsets, times, lists = rows
+    first, frequencies, bins = channels
+    for row in range(len(times)):
+        base = first[lists[row]]
+        for k in range(offsets[row + 1] - offsets[row]):
+            weight = np.float64(weights[offsets[row] + k])
+            total[times[row], bins[base + k]] += weight
+            moment[bins[base + k]] += weight * frequencies[base + k]
 
 
 def noise_map(noise_jy: float | NDArray[np.float32], pb: NDArray[np.float32], pb_cut: float) -> NDArray[np.float32]:

@@ -306,7 +306,7 @@ def _prepare(
 
 def _natively(sky: _Sky, known: pd.DataFrame | None, options: ImageOptions, progress: Progress | None) -> _Made:
     gridder = Gridder(sky.data, sky.weights, options.n_pixels, sky.cell, options.accuracy, options.threads)
-    psf = gridder.psf(gridder.coarser(COARSE))
+    psf = gridder.quick_psf(gridder.coarser(COARSE))
     beam = fit_beam(psf, sky.cell)
     reach = max(2, round(beam.major / sky.cell / 1.5))
     if options.spectral_terms > 1:

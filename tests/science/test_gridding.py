@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -84,6 +85,33 @@ def test_the_point_spread_function_peaks_at_one_in_the_centre(dataset):
     core = psf[N // 2 - 20 : N // 2 + 21, N // 2 - 20 : N // 2 + 21]
     # all but even: w-terms make it differ by a thousandth from side to side
     np.testing.assert_allclose(core, core[::-1, ::-1], atol=2e-3)
+
+
+def test_the_quick_point_spread_function_lacks_what_pairs_of_channels_lose(observe):
+    g = gridder_of(observe(SOURCES, n_channels=192), loss=0.0)
+    quick, psf = g.quick_psf(), g.psf()
+    assert np.abs(quick - psf).max() > 1e-4, "pairs are added"
+    # no visibility loses more than (pi d tau)^2 / 6 of its share, so their sum cannot
+    lists, rows = g.data.channels, np.repeat(np.arange(len(g.data.uvw)), np.diff(g.data.offsets))
+    width = np.array([2 * c.factor * c.native_width_hz for c in lists])[g.data.channels_index[rows]]
+    uv = g.data.uvw[rows, :2] * (np.pi * width / LIGHT)[:, None]
+    xx, xy, yy = (np.average(uv[:, i] * uv[:, j], weights=g.weights) for i, j in ((0, 0), (0, 1), (1, 1)))
+    m, l = (np.mgrid[:N, :N] - N // 2) * CELL
+    lost = (xx * l**2 - 2 * xy * l * m + yy * m**2) / 6
+    assert (np.abs(quick - psf) <= lost + 2 * g.accuracy).all()
+    assert np.abs(quick - psf).max() < 5e-3
+
+
+def test_pairs_that_would_lose_much_are_not_added(observe):
+    g = gridder_of(observe(SOURCES, n_channels=192), loss=0.0)
+    wide = tuple(replace(c, native_width_hz=10 * c.native_width_hz) for c in g.data.channels)
+    spaced = replace(g, data=replace(g.data, channels=wide))
+    # sums in threads are rounded differently each time
+    np.testing.assert_allclose(spaced.quick_psf(), spaced.psf(), atol=1e-6)
+    # a pair across a gap is none
+    apart = tuple(replace(c, native_width_hz=0.5 * c.native_width_hz) for c in g.data.channels)
+    gaps = replace(g, data=replace(g.data, channels=apart))
+    np.testing.assert_allclose(gaps.quick_psf(), gaps.psf(), atol=1e-6)
 
 
 @pytest.fixture(scope="module")
