@@ -8,9 +8,9 @@ memory, and tiles are copied once, in any thread. Every other column is left to 
 
 from __future__ import annotations
 
+import mmap
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,9 +34,16 @@ def reading(main: table, path: Path, column: str) -> Read:
     ----------
     main : the table at ``path``.
     """
-    tiles = _mapped(main, path, column)
-    if tiles is not None:
-        return partial(_copy, tiles)
+    mapped = _mapped(main, path, column)
+    if mapped is not None:
+        file, tiles = mapped
+
+        def from_file(out: NDArray[np.complex64], row: int, channel: int) -> None:
+            _copy(tiles, out, row, channel)
+            # pages that stay mapped would count as this process's memory; those that are read again are still cached
+            file.madvise(mmap.MADV_DONTNEED)
+
+        return from_file
 
     def by_casacore(out: NDArray[np.complex64], row: int, channel: int) -> None:
         high = [channel + out.shape[1] - 1, out.shape[2] - 1]
@@ -59,8 +66,8 @@ def _copy(tiles: NDArray[np.complex64], out: NDArray[np.complex64], first_row: i
             begin = end
 
 
-def _mapped(main: table, path: Path, column: str) -> NDArray[np.complex64] | None:
-    """The tiles, (row tile, channel tile, row, channel, polarization); None if they are not as we know them."""
+def _mapped(main: table, path: Path, column: str) -> tuple[mmap.mmap, NDArray[np.complex64]] | None:
+    """The file and its tiles, (row tile, channel tile, row, channel, polarization); None if it is not as we know it."""
     manager = next((m for m in main.getdminfo().values() if column in m["COLUMNS"]), None)
     if manager is None or manager["TYPE"] != "TiledColumnStMan" or list(manager["COLUMNS"]) != [column]:
         return None
@@ -77,4 +84,6 @@ def _mapped(main: table, path: Path, column: str) -> NDArray[np.complex64] | Non
     # what lies beyond the end of a file must not be looked at in memory: casacore says what is wrong with it
     if not file.is_file() or file.stat().st_size < np.prod(tiled) * 8 or 0 in tiled:
         return None
-    return np.asarray(np.memmap(file, np.complex64, "r", shape=tiled))
+    with file.open("rb") as stream:
+        memory = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    return memory, np.frombuffer(memory, np.complex64, int(np.prod(tiled))).reshape(tiled)

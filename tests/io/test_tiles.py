@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from casacore import tables as ct
 from hypothesis import HealthCheck, given, settings
@@ -81,3 +82,17 @@ def test_the_measurement_sets_that_we_make_are_read_from_tiles(tmp_path: Path) -
         out = np.zeros_like(values)
         tiles.reading(main, tmp_path / "our.ms", "DATA")(out, 0, 0)
     np.testing.assert_array_equal(out, values)
+
+
+def test_what_has_been_read_is_not_kept_in_memory(tmp_path: Path) -> None:
+    rows, shape = 400, (768, 2)
+    values = _values(20 * rows, *shape)
+    _column(tmp_path / "long.ms", values, (rows, 48))
+    out = np.empty((rows, *shape), np.complex64)
+    with ms.opened(tmp_path / "long.ms") as main:
+        read = tiles.reading(main, tmp_path / "long.ms", "DATA")
+        before = psutil.Process().memory_info().shared
+        for number in range(20):
+            read(out, number * rows, 0)
+            np.testing.assert_array_equal(out, values[number * rows : (number + 1) * rows])
+            assert psutil.Process().memory_info().shared - before < values.nbytes / 4
