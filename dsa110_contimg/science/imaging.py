@@ -22,6 +22,8 @@ _PLANES_SHARE, _PLANES_SHARE_MULTISCALE = 9, 19
 multiscale convolves of them. Measured with 2 to 8 shares of 1024 and 2048 pixels, to 4 %."""
 _BYTES_PER_SAMPLE = 40
 """Visibility, weights, prediction, residual and the gridder's sorting."""
+_BYTES_PER_SAMPLE_SHARES = 15
+"""More where the band is divided: each share has its own copy of visibilities and weights."""
 _PROGRAM_BYTES = 350e6
 """Python and the libraries, before there are data."""
 
@@ -70,7 +72,8 @@ def memory_estimate(n_pixels: int, n_samples: int, *, multiscale: bool = False, 
     """
     first, further = (_PLANES_MULTISCALE, _PLANES_SHARE_MULTISCALE) if multiscale else (_PLANES, _PLANES_SHARE)
     planes = first + further * (shares - 1)
-    return int(_PROGRAM_BYTES + 4 * planes * n_pixels**2 + _BYTES_PER_SAMPLE * n_samples)
+    per_sample = _BYTES_PER_SAMPLE + (_BYTES_PER_SAMPLE_SHARES if shares > 1 else 0)
+    return int(_PROGRAM_BYTES + 4 * planes * n_pixels**2 + per_sample * n_samples)
 
 
 def require_memory(needed: int, available: int | None, limit_gb: float | None = None) -> None:
