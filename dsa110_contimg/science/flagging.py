@@ -8,8 +8,6 @@ strikes one baseline there, and sums up the rest for `science.spectrogram`, whic
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -344,7 +342,7 @@ def dead_antennas(autocorrelations: NDArray[np.float64], ratio: float) -> NDArra
     -------
     (antenna,) bool
     """
-    level = autocorrelations / np.nanmedian(autocorrelations, axis=0, keepdims=True)
+    level = autocorrelations / nanmedian(autocorrelations, axis=0)
     return np.asarray(~(level >= ratio).all(axis=-1))
 
 
@@ -353,6 +351,6 @@ def nanmedian(values: NDArray[np.float64], axis: int | tuple[int, ...]) -> NDArr
 
     The axis is kept, with length 1.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
-        return np.asarray(np.nanmedian(values, axis=axis, keepdims=True))
+    # numpy's warning cannot be caught in threads: they share one list of filters
+    nothing = np.isnan(values).all(axis=axis, keepdims=True)
+    return np.asarray(np.where(nothing, np.nan, np.nanmedian(np.where(nothing, 0.0, values), axis, keepdims=True)))

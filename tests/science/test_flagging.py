@@ -1,5 +1,7 @@
 """Flagging against injected interference, and against pure noise."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -212,3 +214,20 @@ def test_settling_gives_dead_antennas_and_interference_their_cause_and_keeps_wha
     expected = [flagging.CONVERTED, flagging.EMPTY, flagging.INTERFERENCE, flagging.INTERFERENCE, 0]
     assert causes[0, 0, :5, 0].tolist() == expected
     assert (causes[:, 1] == flagging.DEAD).all()
+
+
+def test_the_median_of_nothing_is_nan_without_a_warning_in_any_thread(rng):
+    values = rng.normal(size=(20, 7, 3))
+    values[:, 2] = np.nan
+    values[3:9, 5] = np.nan
+
+    def median(_):
+        return flagging.nanmedian(values, axis=0)
+
+    # a warning is an error here; filters that one thread sets another takes back
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(median, range(200)):
+            assert np.isnan(found[0, 2]).all()
+            with_data = np.delete(values, 2, axis=1)
+            np.testing.assert_array_equal(np.delete(found, 2, axis=1), np.nanmedian(with_data, axis=0, keepdims=True))
+    assert flagging.dead_antennas(np.full((4, 2), np.nan), 0.1).all()
