@@ -80,7 +80,7 @@ def _quantity(figure: Figure, axes: Axes, values: xr.DataArray, label: str, *, p
         bar = figure.colorbar(shown, ax=axes, label=label, pad=0.01)
         if scale["cmap"] == "twilight":
             bar.set_ticks(range(-180, 181, 90))
-    step = max(1, n_antenna // 12)
+    step = -(-n_antenna // 12)  # more would run into each other
     axes.set_xticks(range(0, n_antenna, step), names[::step])
     axes.set_xlabel("antenna (station number)")
 
