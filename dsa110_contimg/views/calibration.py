@@ -21,12 +21,12 @@ from dsa110_contimg.views import style
 _NAMES = {"B": "Bandpass", "B Jones": "Bandpass", "G": "Gains", "G Jones": "Gains"}
 _FLAGGED = "#9aa5af"
 _UNITY = 1e-5
-"""Amplitudes all this close to 1 are those of a table that was solved for phase alone."""
+"""Amplitudes all this close to 1 say nothing: phases alone were solved, or the bandpass has taken the amplitudes."""
 
 
 @style.styled
 def gain_solutions(tables: Sequence[xr.Dataset]) -> Figure:
-    """Amplitude (of phase-only tables the signal to noise) and phase of solutions, a row a table, antennas along x.
+    """Amplitude (signal to noise where all are 1) and phase of solutions, a row a table, antennas along x.
 
     A table with many frequencies (or else times) is an image of antenna against frequency (time), both polarisations
     side by side for each antenna; a table with one of each is a point an antenna and polarisation. Grey is flagged.
@@ -45,16 +45,20 @@ def gain_solutions(tables: Sequence[xr.Dataset]) -> Figure:
     for row, table in zip(panels, tables, strict=False):
         gain = table["GAIN"].where(~table["FLAG"]).transpose("time", "frequency", "antenna_name", "polarization")
         flagged = float(table["FLAG"].mean())
-        kind = str(table.attrs.get("kind", ""))
         if bool((abs(abs(gain) - 1.0) < _UNITY).where(gain.notnull(), other=True).all()):
-            row[0].set_title("Phases alone: signal to noise")
+            row[0].set_title(f"{_name(table)}: S/N (amplitudes are 1)")
             _quantity(figure, row[0], table["SNR"].where(~table["FLAG"]).transpose(*gain.dims), "S/N", phase=False)
         else:
-            row[0].set_title(f"{_NAMES.get(kind, kind or 'Solutions')}: amplitude")
+            row[0].set_title(f"{_name(table)}: amplitude")
             _quantity(figure, row[0], abs(gain), "amplitude", phase=False)
         row[1].set_title(f"Phase ({flagged:.1%} flagged, reference antenna {table.attrs.get('refant', 'unknown')})")
         _quantity(figure, row[1], xr.apply_ufunc(np.angle, gain) * 180 / np.pi, "phase (deg)", phase=True)
     return figure
+
+
+def _name(table: xr.Dataset) -> str:
+    kind = str(table.attrs.get("kind", ""))
+    return _NAMES.get(kind, kind or "Solutions")
 
 
 def _quantity(figure: Figure, axes: Axes, values: xr.DataArray, label: str, *, phase: bool) -> None:
@@ -126,10 +130,9 @@ def _pages(table: xr.Dataset, *, phase: bool) -> Figure:
     for axes in panels[len(names) :]:
         axes.set_visible(False)
     _page_scale(panels, values, phase=phase)
-    kind = str(table.attrs.get("kind", ""))
     what = "phase (deg)" if phase else "amplitude"
     legend = ", ".join(f"{r} {c}" for r, c in zip(receptors, ("blue", "vermilion"), strict=False))
-    figure.suptitle(f"{_NAMES.get(kind, kind or 'Solutions')} in {along}: {what} ({legend}; * reference; grey: none)")
+    figure.suptitle(f"{_name(table)} in {along}: {what} ({legend}; * reference; grey: none)")
     figure.supxlabel(x_label)
     figure.supylabel(what)
     return figure
@@ -189,8 +192,7 @@ def solution_snr(tables: Sequence[xr.Dataset]) -> Figure:
                 color=colour,
                 label=receptor,
             )
-        kind = str(table.attrs.get("kind", ""))
-        axes.set_title(f"{_NAMES.get(kind, kind or 'Solutions')}: median SNR of each receptor")
+        axes.set_title(f"{_name(table)}: median SNR of each receptor")
         step = max(1, len(names) // 24)
         axes.set_xticks(range(0, len(names), step), names[::step])
         axes.set(xlabel="antenna (station number)", ylabel="S/N", xlim=(-1, len(names)))

@@ -229,5 +229,5 @@ def test_sexagesimal_is_that_of_astropy(degrees: float, digits: int) -> None:
 
 def test_a_phase_only_table_shows_its_signal_to_noise(tables: list[xr.Dataset]) -> None:
     figure = views.gain_solutions(tables)
-    assert "Phases alone: signal to noise" in text_of(figure)
+    assert "GP: S/N (amplitudes are 1)" in text_of(figure)
     assert "Bandpass: amplitude" in text_of(figure)
