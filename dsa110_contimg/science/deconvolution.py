@@ -188,8 +188,8 @@ def clean_jointly(
         if bad:  # the gridder takes NaN for nothing, without a word
             raise ImagingError("Visibilities with weight are not finite", found=f"{bad} of them", expected="none")
     # of what is deconvolved, the residual of the last major cycle alone has to be right
-    coarse = COARSEST if options.max_iterations else 1.0
-    dirty = _stack([s.gridder.dirty(s.gridder.data.visibilities, s.gridder.coarser(coarse)) for s in shares])
+    griddings = [(share.gridder, share.gridder.data.visibilities) for share in shares]
+    dirty = _stack([_coarse(*one) if options.max_iterations else one[0].dirty(one[1]) for one in griddings])
     sums = np.array([share.gridder.weight_sum for share in shares])
     if not options.max_iterations:
         nothing = np.zeros_like(dirty)
@@ -206,6 +206,10 @@ def clean_jointly(
     if progress and len(cycles) == 1:
         progress(cycles[0])
     return JointDeconvolution(minor.models.copy(), minor.residuals.copy(), cycles)
+
+
+def _coarse(gridder: Gridder, visibilities: NDArray[np.complex64]) -> NDArray[np.float32]:
+    return gridder.quick_dirty(visibilities, gridder.coarser(COARSEST))
 
 
 def band_mean(images: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -376,7 +380,8 @@ class _Descent:
             gridder = share.gridder
             difference = share.apparent.predict(model, noise)
             np.subtract(gridder.data.visibilities, difference, out=difference)
-            np.copyto(residual, gridder.dirty(difference, gridder.coarser(COARSEST if is_coarse else COARSE)))
+            fine = gridder.coarser(COARSE)
+            np.copyto(residual, _coarse(gridder, difference) if is_coarse else gridder.dirty(difference, fine))
             differences.append(difference)
         return differences
 

@@ -7,19 +7,21 @@ so no factor n = sqrt(1 - l^2 - m^2) is applied.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from ducc0.wgridder import experimental as wgridder
 from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.constants import speed_of_light
 
 from dsa110_contimg.exceptions import ImagingError
-from dsa110_contimg.science.averaging import Channels, ImagingData
+from dsa110_contimg.science.averaging import ImagingData
 
 _COARSEST = 0.03
-_MOST_LOST = 0.1
-"""Of a sidelobe at the edge of the image, in `Gridder.quick_psf`."""
+_LEAST_FLAT = 0.1
+"""Phase (rad) that may be left out of `Gridder.quick_dirty`: of an image of noise, as large a part."""
 
 
 @dataclass(frozen=True)
@@ -66,50 +68,77 @@ class Gridder:
         -------
         (n_pixels, n_pixels) float32, Jy/beam, ``[y, x]`` (north, west).
         """
-        image = wgridder.vis2dirty_bda(
-            vis=visibilities,
-            wgt=self.weights,
-            npix_x=self.n_pixels,
-            npix_y=self.n_pixels,
-            epsilon=accuracy or self.accuracy,
-            **self._geometry(),
-        )
-        image /= np.float32(self.weight_sum)
-        return np.asarray(image)
+        return self._gridded(visibilities, accuracy or self.accuracy)
 
     def psf(self, accuracy: float | None = None) -> NDArray[np.float32]:
         """Point spread function: the image of a source of 1 Jy at the phase centre."""
         return self.dirty(np.ones(len(self.weights), np.complex64), accuracy)
 
-    def quick_psf(self, accuracy: float | None = None) -> NDArray[np.float32]:
-        """The same in three quarters of the time, of neighbouring channels added in pairs, where that takes little.
+    def quick_dirty(self, visibilities: NDArray[np.complex64], accuracy: float) -> NDArray[np.float32]:
+        """`dirty` in half the time, or less, to some per cent: as if the baselines lay in a plane.
 
-        A pair of width d has lost (pi d tau)^2 / 6 of its fringe at delay tau (Thompson, Moran & Swenson 2017, section
-        6.4): at the edge of the image, where that is most, a tenth of what sidelobes there are, at most.
+        With w = a u + b v the image at (l, m) is that of (u, v) alone at l + a (n - 1), m + b (n - 1) (Cornwell &
+        Perley 1992): one plane of the grid instead of a dozen, then interpolated. Ours is all but flat for minutes.
+        What w differs by from the plane is left out; where that would be more than `_LEAST_FLAT`, this is `dirty`.
         """
-        data, lists = self.data, self.data.channels
-        if not (all(_in_pairs(channels) for channels in lists) and self._lost_by_pairs() < _MOST_LOST):
-            return self.psf(accuracy)
-        pairs = [c.frequencies.reshape(-1, 2).mean(axis=1) for c in lists]
-        channels = tuple(replace(c, frequencies=f, factor=2 * c.factor) for c, f in zip(lists, pairs, strict=True))
-        weights = self.weights.reshape(-1, 2).sum(axis=1)
-        of_pairs = replace(data, channels=channels, offsets=data.offsets // 2, weights=weights)
-        return replace(self, data=of_pairs, weights=weights).psf(accuracy)
+        slopes, phase = self._plane()
+        if phase > _LEAST_FLAT:
+            return self.dirty(visibilities, accuracy)
+        margin = 4 + int(np.ceil(np.abs(slopes).max() * -self._corner() / self.cell_rad))
+        flat = self._gridded(visibilities, accuracy, margin, do_wgridding=False)
+        flat = ndimage.spline_filter(flat, output=np.float32)
+        steps = (np.arange(self.n_pixels) - self.n_pixels // 2) * self.cell_rad
+        image = np.empty((self.n_pixels, self.n_pixels), np.float32)
 
-    def _lost_by_pairs(self) -> float:
-        """Weighted mean of the loss of a source at the middle of an edge of the image."""
-        data = self.data
-        weights = np.add.reduceat(self.weights, data.offsets[:-1])
-        width = np.array([2 * c.factor * c.native_width_hz for c in data.channels])[data.channels_index]
-        delay = np.hypot(data.uvw[:, 0], data.uvw[:, 1]) * self.n_pixels / 2 * self.cell_rad / speed_of_light
-        return float((weights * (np.pi * width * delay) ** 2 / 6).sum() / weights.sum())
+        def fill(rows: NDArray[np.intp]) -> None:
+            n_less_1 = np.sqrt(1.0 - steps[rows, None] ** 2 - steps**2) - 1.0
+            y = rows[:, None] + slopes[1] * n_less_1 / self.cell_rad + margin
+            x = np.arange(self.n_pixels) - slopes[0] * n_less_1 / self.cell_rad + margin  # x runs west
+            ndimage.map_coordinates(flat, (y, x), image[rows[0] : rows[-1] + 1], prefilter=False)
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            list(pool.map(fill, np.array_split(np.arange(self.n_pixels), 16)))
+        return image
+
+    def quick_psf(self, accuracy: float) -> NDArray[np.float32]:
+        """`psf`, likewise."""
+        return self.quick_dirty(np.ones(len(self.weights), np.complex64), accuracy)
+
+    def _plane(self) -> tuple[NDArray[np.float64], float]:
+        """Slopes (a, b) of the plane; and the phase (rad) that it lacks, rms of weighted data and of the image."""
+        weights, (u, v, w) = np.add.reduceat(self.weights, self.data.offsets[:-1]).astype(np.float64), self.data.uvw.T
+        root = np.sqrt(weights)
+        slopes = np.linalg.lstsq(np.stack([u * root, v * root], axis=-1), w * root)[0]
+        off = np.sqrt((weights * (w - slopes[0] * u - slopes[1] * v) ** 2).sum() / self.weight_sum)
+        highest = max(c.frequencies.max() for c in self.data.channels)
+        # n - 1 goes with the square of the radius: 0.39 of the corner's in the rms
+        return slopes, float(2 * np.pi * off * highest / speed_of_light * 0.39 * -self._corner())
+
+    def _corner(self) -> float:
+        """n - 1 at a corner."""
+        return float(np.sqrt(max(0.0, 1.0 - 2.0 * (self.n_pixels / 2 * self.cell_rad) ** 2)) - 1.0)
+
+    def _gridded(
+        self, visibilities: NDArray[np.complex64], accuracy: float, margin: int = 0, *, do_wgridding: bool = True
+    ) -> NDArray[np.float32]:
+        """The image with so many more pixels on each side."""
+        image = wgridder.vis2dirty_bda(
+            vis=visibilities,
+            wgt=self.weights,
+            npix_x=self.n_pixels + 2 * margin,
+            npix_y=self.n_pixels + 2 * margin,
+            epsilon=accuracy,
+            **self._geometry(do_wgridding=do_wgridding),
+        )
+        image /= np.float32(self.weight_sum)
+        return np.asarray(image)
 
     def predict(self, model: NDArray[np.float32], accuracy: float | None = None) -> NDArray[np.complex64]:
         """Visibilities (sample,) of an image of point sources (Jy/pixel), to the gridder's accuracy or another."""
         epsilon = accuracy or self.accuracy
         return np.asarray(wgridder.dirty2vis_bda(dirty=model, wgt=None, epsilon=epsilon, **self._geometry()))
 
-    def _geometry(self) -> dict[str, object]:
+    def _geometry(self, *, do_wgridding: bool = True) -> dict[str, object]:
         # ducc0 takes V = exp(-2 pi i (u l + v m - w (n - 1))) with [l, m] ascending. Giving it (v, u, w) stores [y, x];
         # its first axis is flipped for our sign of phase, its second not, because x runs west; w is right as it is
         channels = self.data.channels
@@ -120,14 +149,8 @@ class Gridder:
             "freqlist_freqs": np.concatenate([c.frequencies for c in channels]),
             "pixsize_x": self.cell_rad,
             "pixsize_y": self.cell_rad,
-            "do_wgridding": True,
+            "do_wgridding": do_wgridding,
             "nthreads": self.threads,
             "divide_by_n": False,
             "flip_u": True,
         }
-
-
-def _in_pairs(channels: Channels) -> bool:
-    """Whether they are an even number, and the two of each pair lie next to each other."""
-    f, width = channels.frequencies, channels.factor * channels.native_width_hz
-    return len(f) % 2 == 0 and bool((np.diff(f)[::2] < 1.5 * width).all())
